@@ -1,0 +1,1 @@
+//! The gRPC control service: pushes account states to edges and takes admin actions.

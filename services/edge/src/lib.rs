@@ -1,0 +1,1 @@
+//! The agent beside a mail server: publishes submissions and refuses locked accounts from memory.

@@ -1,0 +1,1 @@
+//! Durable, offset-addressed records on SQLite: what the embedded log and the edge's spool both are.

@@ -1,0 +1,1 @@
+//! What every service process shares: configuration loading, telemetry, health, shutdown, TLS.
