@@ -25,7 +25,6 @@ impl RecipientCollector {
     pub fn add(&mut self, raw: &str, gate: &dyn Gate, hashes: &KeyedHash) {
         let address = canonical_address(raw);
         let hash = hash_of(&address, hashes);
-        self.seen.insert(hash);
         self.count(&address, hash, gate);
     }
 

@@ -66,6 +66,7 @@ pub struct SessionSettings {
     pub(crate) origin_headers: Vec<String>,
     pub(crate) spam_headers: Vec<SpamHeader>,
     pub(crate) hashes: KeyedHash,
+    pub(crate) fingerprint_seed: u64,
 }
 
 impl Default for SessionConfig {
@@ -120,6 +121,7 @@ impl SessionSettings {
     /// Settings from a configuration that [`SessionConfig::validate`] found right (what it would object to is left
     /// out), hashing under the installation's secret `hash_key`.
     pub fn new(config: &SessionConfig, hash_key: &[u8]) -> Self {
+        let hashes = KeyedHash::new(hash_key);
         let networks = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
         Self {
             account_form: AccountForm {
@@ -131,7 +133,8 @@ impl SessionSettings {
             trusted_relays: networks(&config.trusted_relays),
             origin_headers: config.origin_headers.clone(),
             spam_headers: config.spam_headers.clone(),
-            hashes: KeyedHash::new(hash_key),
+            fingerprint_seed: hashes.hash("fingerprint", b""),
+            hashes,
         }
     }
 

@@ -26,11 +26,10 @@ fn replay(capture: &str, conn: u64) -> (Vec<Reply>, Vec<SessionEvent>) {
 }
 
 fn messages(events: &[SessionEvent]) -> Vec<&Submitted> {
-    let message = |event| match event {
-        &SessionEvent::Message(ref submitted) => Some(submitted.as_ref()),
-        _ => None,
-    };
-    events.iter().filter_map(message).collect()
+    events
+        .iter()
+        .filter_map(|event| if let SessionEvent::Message(found) = event { Some(found.as_ref()) } else { None })
+        .collect()
 }
 
 #[test]

@@ -44,11 +44,10 @@ impl<'a> Edge<'a> {
     }
 
     fn messages(&self) -> Vec<&Submitted> {
-        let message = |event| match event {
-            &SessionEvent::Message(ref submitted) => Some(submitted.as_ref()),
-            _ => None,
-        };
-        self.events.iter().filter_map(message).collect()
+        self.events
+            .iter()
+            .filter_map(|event| if let SessionEvent::Message(found) = event { Some(found.as_ref()) } else { None })
+            .collect()
     }
 
     fn pass(&mut self, ms: i64) -> Vec<Submitted> {

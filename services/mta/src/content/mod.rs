@@ -14,8 +14,9 @@
 //! 4. What remains, in order, is hashed with XXH64 under a seed from the installation's key.
 //!
 //! A text of few words cannot lose so much and still be told from another. So three skeletons are kept: *loose* (all
-//! of the above) counts when it has at least `LOOSE_WORDS` words; else *strict* (names stay), when it has at least `STRICT_WORDS`; else every word as it is. A message without any word is
-//! fingerprinted by the octets of its parts; one without content has the fingerprint 0.
+//! of the above) counts when it has at least 12 words; else *strict* (names stay), when it has at least 5; else every
+//! word as it is. In scripts without spaces each letter is a word. A message without any word is fingerprinted by the
+//! octets of its parts; one without content has the fingerprint 0.
 //!
 //! Not survived, on purpose: other words. Sentences swapped or added make another text. Parts of a text (shingles,
 //! min-hash) would survive that, but would also make one content of all mails that end in the same long disclaimer

@@ -58,7 +58,7 @@ impl Transaction {
             login_method: macros.auth_type,
             tls: macros.tls_version,
             headers: HeaderFacts::default(),
-            fingerprinter: Fingerprinter::new(settings.hashes.hash("fingerprint", b"")),
+            fingerprinter: Fingerprinter::new(settings.fingerprint_seed),
             header_octets: 0,
             body_octets: 0,
         }

@@ -170,7 +170,7 @@ pub fn decode_replies(mut out: &[u8]) -> Vec<Reply> {
 }
 
 /// Commands of a captured connection, in order.
-pub fn captured<'a>(capture: &'a str, conn: u64) -> impl Iterator<Item = Value> + 'a {
+pub fn captured(capture: &str, conn: u64) -> impl Iterator<Item = Value> {
     capture.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(move |line| line["conn"] == conn)
 }
 
