@@ -1,1 +1,77 @@
-fn main() {}
+//! `cargo xtask`: installs what is missing, builds and runs. `cargo xtask help` lists the commands.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program speaks through them")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+mod developer;
+mod pipeline;
+
+use std::process::ExitCode;
+
+use cli::Arguments;
+use xtask::error::{Error, Result};
+use xtask::progress::Progress;
+use xtask::setup::{self, Purpose};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  demo [ARGUMENT...]       the demonstration; arguments go to `tidegate demo` (--json, --stay, --help)
+  test [ARGUMENT...]       format check, build and all tests; arguments go to `cargo test` (a name, -p CRATE)
+  lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
+  setup [--for PURPOSE]    installs what is missing for: demo, test (default), kafka, postfix, lint
+
+  kafka up [--port N]      an Apache Kafka on 127.0.0.1 (port 9092), its data in the target folder
+  kafka down               stops it; its data stays
+  kafka env                its address and class path, for `eval \"$(cargo xtask kafka env)\"`
+
+  postfix up [OPTION...]   a private Postfix on 127.0.0.1, with logins, and a sink for its outgoing mail
+      --milter ADDRESS         unix:/path or inet:127.0.0.1:PORT; may be repeated
+      --policy STAGE=ADDRESS   the same, at the stage sender, recipient, data or end-of-data; may be repeated
+      --user NAME:PASSWORD     an account that can log in (amy@example.test:secret); may be repeated
+      --port N                 for submission (2587)
+  postfix down             stops them
+
+Each installs what it needs where it can: with apt, as root, on Debian.";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::new(std::env::args().skip(1));
+    let progress = Progress::new();
+    let result = match arguments.word().as_deref() {
+        Some("demo") => pipeline::demo(arguments.rest(), &progress),
+        Some("test") => pipeline::test(arguments.rest(), &progress),
+        Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
+        Some("setup") => set_up(arguments, &progress),
+        Some("kafka") => developer::kafka(arguments, &progress),
+        Some("postfix") => developer::postfix(arguments, &progress),
+        Some("sink") => developer::sink(arguments),
+        Some("help") => Ok(help()),
+        None if arguments.rest().iter().all(|flag| flag == "--help" || flag == "-h") => Ok(help()),
+        _ => Err(Error::new("no such command; `cargo xtask help` lists them")),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cargo xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> ExitCode {
+    println!("{HELP}");
+    ExitCode::SUCCESS
+}
+
+fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let wanted = arguments.value("--for")?.unwrap_or_else(|| "test".into());
+    arguments.finish()?;
+    let Some((_, purpose)) = Purpose::NAMES.into_iter().find(|(name, _)| *name == wanted) else {
+        let names = Purpose::NAMES.map(|(name, _)| name).join(", ");
+        return Err(Error::new(format!("--for {wanted}: one of {names}")));
+    };
+    setup::install_missing(purpose, progress)?;
+    progress.step(&format!("everything for `{wanted}` is here"));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,123 @@
+//! `demo`, `test` and `lint`: install, build, run.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::thread;
+
+use xtask::error::{Context, Error, Result};
+use xtask::kafka;
+use xtask::paths::{find_program, target_dir, workspace_root};
+use xtask::progress::Progress;
+use xtask::setup::{self, Purpose};
+use xtask::tools;
+
+/// The two programs, built with the features that the tests' build has too, so that both share all their products.
+const BUILD_BINARIES: [&str; 5] = ["build", "-p", "tidegate", "-p", "tidegate-edge"];
+
+/// Builds the two programs, and becomes `tidegate demo`.
+pub fn demo(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Demo, progress)?;
+    progress.step("building tidegate and tidegate-edge (some minutes the first time)");
+    if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
+        return Ok(failed);
+    }
+    progress.step("running tidegate demo");
+    let program = target_dir().join("debug/tidegate");
+    let error = Command::new(&program).arg("demo").args(arguments).exec();
+    Err(error).context(|| format!("starting {}", program.display()))
+}
+
+/// Checks the format, builds, fetches the real parts meanwhile, and runs all tests.
+pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Test, progress)?;
+    if let Some(failed) = check_format(progress)? {
+        return Ok(failed);
+    }
+    let parts = thread::spawn(fetch_parts);
+    progress.step("building (some minutes the first time)");
+    let mut selection = vec!["test"];
+    if !arguments.iter().any(|argument| argument == "-p" || argument.starts_with("--package")) {
+        selection.push("--workspace");
+    }
+    for command in [&BUILD_BINARIES[..], &[&selection[..], &["--no-run", "--quiet"]].concat()] {
+        if let Some(failed) = failure(&mut cargo(command))? {
+            return Ok(failed);
+        }
+    }
+    progress.step("fetching Kafka and grpcurl, unless they are here");
+    parts.join().map_err(|_| Error::new("fetching the real parts panicked"))??;
+    progress.step("running the tests");
+    let failed = failure(cargo(&selection).args(arguments))?;
+    Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// What no compiler run of the tests needs, but every change should pass.
+pub fn lint(progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Lint, progress)?;
+    if let Some(failed) = check_format(progress)? {
+        return Ok(failed);
+    }
+    progress.step("clippy");
+    if let Some(failed) = failure(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))? {
+        return Ok(failed);
+    }
+    progress.step("buf: style of the protocol files, and whether they break what the last commit promised");
+    let buf = tools::buf()?;
+    for arguments in [&["lint", "proto"][..], &["breaking", "proto", "--against", ".git#subdir=proto"]] {
+        if let Some(failed) = failure(Command::new(&buf).args(arguments).current_dir(workspace_root()))? {
+            return Ok(failed);
+        }
+    }
+    if find_program("cargo-deny").is_none() {
+        return Err(Error::new("the last check needs cargo-deny: cargo install --locked cargo-deny"));
+    }
+    progress.step("cargo-deny: licences, advisories and sources of the dependencies");
+    Ok(failure(&mut cargo(&["deny", "check"]))?.unwrap_or(ExitCode::SUCCESS))
+}
+
+fn check_format(progress: &Progress) -> Result<Option<ExitCode>> {
+    progress.step("checking the format");
+    if find_program("rustfmt").is_none() {
+        return Err(Error::new("the format check needs rustfmt: rustup component add rustfmt"));
+    }
+    let mut command = Command::new(cargo_program());
+    command.args(["fmt", "--all", "--check"]).current_dir(workspace_root());
+    let failed = failure(&mut command)?;
+    if failed.is_some() {
+        progress.step("the format differs: `cargo fmt` puts it right");
+    }
+    Ok(failed)
+}
+
+fn fetch_parts() -> Result<()> {
+    kafka::fetch()?;
+    tools::grpcurl()?;
+    Ok(())
+}
+
+/// cargo, with this program's own target folder, wherever the command was given.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(cargo_program());
+    let (subcommand, rest) = arguments.split_first().unwrap_or((&"help", &[]));
+    command.arg(subcommand);
+    if *subcommand != "deny" {
+        command.arg("--target-dir").arg(target_dir());
+    }
+    command.args(rest).current_dir(workspace_root());
+    command
+}
+
+fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// Runs a command with this program's own input and output; gives the code to end with if it failed.
+fn failure(command: &mut Command) -> Result<Option<ExitCode>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status: ExitStatus = command.status().context(|| format!("running {name}"))?;
+    if status.success() {
+        return Ok(None);
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok(Some(ExitCode::from(code)))
+}
