@@ -1,0 +1,248 @@
+//! Account states between the wire and the domain.
+
+use crate::command::{queued_mail_from_proto, queued_mail_to_proto};
+use crate::error::{DecodeError, missing};
+use crate::v1;
+use prost::Message as _;
+use tidegate_domain as domain;
+use tidegate_domain::{Account, Cause, Status};
+
+/// The state on the wire.
+pub fn state_to_proto(state: &domain::AccountState) -> v1::AccountState {
+    let status = match state.status {
+        Status::Active => v1::AccountStatus::Active,
+        Status::Throttled(_) => v1::AccountStatus::Throttled,
+        Status::Locked(_) => v1::AccountStatus::Locked,
+    };
+    v1::AccountState {
+        account: state.account.as_str().to_owned(),
+        status: status.into(),
+        lock: state.status.lock().map(lock_to_proto),
+        version: state.version,
+        changed_ms: state.changed_ms,
+        exemptions: state.exemptions.iter().map(exemption_to_proto).collect(),
+        clean_slate: state
+            .clean_slate
+            .map(|slate| v1::CleanSlate { event_offset: slate.event_offset, time_ms: slate.time_ms }),
+        probation_until_ms: state.probation_until_ms,
+        notice: state.notice.as_ref().map(|notice| v1::Notice {
+            rule: Some(rule_to_proto(&notice.rule)),
+            at_ms: notice.at_ms,
+            evidence: evidence_to_proto(&notice.evidence),
+        }),
+        last_command: state.last_command.as_ref().map(outcome_to_proto),
+        as_of_event_offset: state.as_of.event_offset,
+        as_of_command_offset: state.as_of.command_offset,
+    }
+}
+
+/// Reads a state from the bytes of a record.
+///
+/// # Errors
+/// When the bytes are not a state, or what they say cannot be: no account, a lock without a cause, ...
+pub fn state_from_proto(bytes: &[u8]) -> Result<domain::AccountState, DecodeError> {
+    let state = v1::AccountState::decode(bytes)
+        .map_err(|error| DecodeError::Protobuf { message: "AccountState", reason: error.to_string() })?;
+    domain::AccountState::try_from(state)
+}
+
+impl TryFrom<v1::AccountState> for domain::AccountState {
+    type Error = DecodeError;
+
+    fn try_from(state: v1::AccountState) -> Result<Self, DecodeError> {
+        let account = Account::parse(&state.account)
+            .map_err(|source| DecodeError::Account { message: "AccountState", source })?;
+        let status = state.status();
+        let lock = || lock_from_proto(state.lock.clone().ok_or_else(|| missing("AccountState", "lock"))?);
+        let status = match status {
+            v1::AccountStatus::Unspecified => return Err(missing("AccountState", "status")),
+            v1::AccountStatus::Active => Status::Active,
+            v1::AccountStatus::Throttled => Status::Throttled(lock()?),
+            v1::AccountStatus::Locked => Status::Locked(lock()?),
+        };
+        Ok(Self {
+            account,
+            status,
+            version: state.version,
+            changed_ms: state.changed_ms,
+            exemptions: state.exemptions.into_iter().map(exemption_from_proto).collect(),
+            clean_slate: state
+                .clean_slate
+                .map(|slate| domain::CleanSlate { event_offset: slate.event_offset, time_ms: slate.time_ms }),
+            probation_until_ms: state.probation_until_ms,
+            notice: state.notice.map(notice_from_proto).transpose()?,
+            last_command: state.last_command.map(outcome_from_proto),
+            as_of: domain::AsOf {
+                event_offset: state.as_of_event_offset,
+                command_offset: state.as_of_command_offset,
+            },
+        })
+    }
+}
+
+fn lock_to_proto(lock: &domain::Lock) -> v1::Lock {
+    let (rule, actor) = match &lock.cause {
+        Cause::Rule(rule) => (Some(rule_to_proto(rule)), String::new()),
+        Cause::Admin { actor } => (None, actor.clone()),
+    };
+    v1::Lock {
+        id: lock.id.clone(),
+        rule,
+        actor,
+        reason: lock.reason.clone(),
+        evidence: evidence_to_proto(&lock.evidence),
+        since_ms: lock.since_ms,
+        until_ms: lock.until_ms,
+        reply: lock.reply.clone(),
+        queued_mail: queued_mail_to_proto(lock.queued_mail).into(),
+    }
+}
+
+fn lock_from_proto(lock: v1::Lock) -> Result<domain::Lock, DecodeError> {
+    let queued_mail = queued_mail_from_proto(lock.queued_mail());
+    let cause = match lock.rule {
+        Some(rule) => Cause::Rule(rule_from_proto(rule)),
+        None if lock.actor.is_empty() => return Err(missing("Lock", "rule (or actor)")),
+        None => Cause::Admin { actor: lock.actor },
+    };
+    Ok(domain::Lock {
+        id: lock.id,
+        cause,
+        reason: lock.reason,
+        evidence: evidence_from_proto(lock.evidence),
+        since_ms: lock.since_ms,
+        until_ms: lock.until_ms,
+        reply: lock.reply,
+        queued_mail,
+    })
+}
+
+fn rule_to_proto(rule: &domain::RuleRef) -> v1::RuleRef {
+    v1::RuleRef { name: rule.name.clone(), rule_set: rule.rule_set.clone() }
+}
+
+fn rule_from_proto(rule: v1::RuleRef) -> domain::RuleRef {
+    domain::RuleRef { name: rule.name, rule_set: rule.rule_set }
+}
+
+fn evidence_to_proto(evidence: &[domain::Evidence]) -> Vec<v1::Evidence> {
+    evidence.iter().map(|one| v1::Evidence { column: one.column.clone(), value: one.value }).collect()
+}
+
+fn evidence_from_proto(evidence: Vec<v1::Evidence>) -> Vec<domain::Evidence> {
+    evidence.into_iter().map(|one| domain::Evidence { column: one.column, value: one.value }).collect()
+}
+
+fn exemption_to_proto(exemption: &domain::Exemption) -> v1::Exemption {
+    v1::Exemption {
+        rules: exemption.rules.clone(),
+        until_ms: exemption.until_ms,
+        actor: exemption.actor.clone(),
+        reason: exemption.reason.clone(),
+    }
+}
+
+fn exemption_from_proto(exemption: v1::Exemption) -> domain::Exemption {
+    domain::Exemption {
+        rules: exemption.rules,
+        until_ms: exemption.until_ms,
+        actor: exemption.actor,
+        reason: exemption.reason,
+    }
+}
+
+fn notice_from_proto(notice: v1::Notice) -> Result<domain::Notice, DecodeError> {
+    Ok(domain::Notice {
+        rule: rule_from_proto(notice.rule.ok_or_else(|| missing("Notice", "rule"))?),
+        at_ms: notice.at_ms,
+        evidence: evidence_from_proto(notice.evidence),
+    })
+}
+
+fn outcome_to_proto(outcome: &domain::CommandOutcome) -> v1::CommandOutcome {
+    v1::CommandOutcome {
+        id: outcome.id.clone(),
+        actor: outcome.actor.clone(),
+        reason: outcome.reason.clone(),
+        at_ms: outcome.at_ms,
+        evidence: outcome.evidence.as_ref().map(|evidence| v1::UnlockEvidence {
+            password_changed_ms: evidence.password_changed_ms,
+            note: evidence.note.clone(),
+        }),
+        refused: outcome.refused.clone().unwrap_or_default(),
+    }
+}
+
+fn outcome_from_proto(outcome: v1::CommandOutcome) -> domain::CommandOutcome {
+    domain::CommandOutcome {
+        id: outcome.id,
+        actor: outcome.actor,
+        reason: outcome.reason,
+        at_ms: outcome.at_ms,
+        evidence: outcome.evidence.map(|evidence| domain::UnlockEvidence {
+            password_changed_ms: evidence.password_changed_ms,
+            note: evidence.note,
+        }),
+        refused: Some(outcome.refused).filter(|why| !why.is_empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locked() -> domain::AccountState {
+        let rule = domain::RuleRef { name: "burst".into(), rule_set: "ab12".into() };
+        let evidence = vec![domain::Evidence { column: "messages_15m".into(), value: 61.0 }];
+        domain::AccountState {
+            status: Status::Locked(domain::Lock {
+                id: "L-7K3QX2M9".into(),
+                cause: Cause::Rule(rule.clone()),
+                reason: "burst".into(),
+                evidence: evidence.clone(),
+                since_ms: 5,
+                until_ms: Some(9),
+                reply: "locked".into(),
+                queued_mail: domain::QueuedMail::Hold,
+            }),
+            version: 3,
+            changed_ms: 5,
+            exemptions: vec![domain::Exemption {
+                rules: vec!["burst".into()],
+                until_ms: None,
+                actor: "amy".into(),
+                reason: "newsletter".into(),
+            }],
+            clean_slate: Some(domain::CleanSlate { event_offset: Some(4), time_ms: 3 }),
+            probation_until_ms: Some(88),
+            notice: Some(domain::Notice { rule, at_ms: 2, evidence }),
+            last_command: Some(domain::CommandOutcome {
+                id: "c1".into(),
+                actor: "amy".into(),
+                reason: "called".into(),
+                at_ms: 3,
+                evidence: Some(domain::UnlockEvidence { password_changed_ms: Some(2), note: "by phone".into() }),
+                refused: Some("it is not locked".into()),
+            }),
+            as_of: domain::AsOf { event_offset: Some(7), command_offset: None },
+            ..domain::AccountState::new(Account::parse("jo@example.org").unwrap())
+        }
+    }
+
+    #[test]
+    fn a_state_survives_the_wire() {
+        let state = locked();
+        assert_eq!(state_from_proto(&state_to_proto(&state).encode_to_vec()), Ok(state));
+    }
+
+    #[test]
+    fn a_lock_without_a_cause_is_an_error() {
+        let mut message = state_to_proto(&locked());
+        message.lock.as_mut().unwrap().rule = None;
+        let error = domain::AccountState::try_from(message).unwrap_err();
+        assert_eq!(error.to_string(), "Lock.rule (or actor) is not set");
+        let mut message = state_to_proto(&locked());
+        message.lock = None;
+        assert!(domain::AccountState::try_from(message).is_err());
+    }
+}
