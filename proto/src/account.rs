@@ -72,10 +72,7 @@ impl TryFrom<v1::AccountState> for domain::AccountState {
             probation_until_ms: state.probation_until_ms,
             notice: state.notice.map(notice_from_proto).transpose()?,
             last_command: state.last_command.map(outcome_from_proto),
-            as_of: domain::AsOf {
-                event_offset: state.as_of_event_offset,
-                command_offset: state.as_of_command_offset,
-            },
+            as_of: domain::AsOf { event_offset: state.as_of_event_offset, command_offset: state.as_of_command_offset },
         })
     }
 }

@@ -22,8 +22,8 @@ pub fn command_from_proto(
 ) -> Result<(Account, domain::Command), DecodeError> {
     let command = v1::Command::decode(bytes)
         .map_err(|error| DecodeError::Protobuf { message: "Command", reason: error.to_string() })?;
-    let account = Account::parse(&command.account)
-        .map_err(|source| DecodeError::Account { message: "Command", source })?;
+    let account =
+        Account::parse(&command.account).map_err(|source| DecodeError::Account { message: "Command", source })?;
     for (field, value) in [("id", &command.id), ("actor", &command.actor)] {
         if value.is_empty() {
             return Err(missing("Command", field));
@@ -45,12 +45,8 @@ pub fn command_from_proto(
                 probation_ms: check_span("UnlockCommand", "probation_ms", unlock.probation_ms)?,
             }
         }
-        v1::command::Kind::Exempt(exempt) => {
-            CommandKind::Exempt { rules: exempt.rules, until_ms: exempt.until_ms }
-        }
-        v1::command::Kind::Clear(clear) => {
-            CommandKind::Clear { exemptions: clear.exemptions, windows: clear.windows }
-        }
+        v1::command::Kind::Exempt(exempt) => CommandKind::Exempt { rules: exempt.rules, until_ms: exempt.until_ms },
+        v1::command::Kind::Clear(clear) => CommandKind::Clear { exemptions: clear.exemptions, windows: clear.windows },
     };
     let command = domain::Command {
         id: command.id,
@@ -68,7 +64,12 @@ fn check_span(message: &'static str, field: &'static str, span_ms: i64) -> Resul
     if (0..=MAX_SPAN_MS).contains(&span_ms) {
         return Ok(span_ms);
     }
-    Err(DecodeError::Value { message, field, value: span_ms.to_string(), allowed: "0 to a hundred years, in milliseconds" })
+    Err(DecodeError::Value {
+        message,
+        field,
+        value: span_ms.to_string(),
+        allowed: "0 to a hundred years, in milliseconds",
+    })
 }
 
 /// What happens to queued mail, from the wire.

@@ -17,7 +17,7 @@ pub use error::DecodeError;
 pub use event::{event_from_proto, event_to_proto};
 
 /// Generated messages and services of package `tidegate.v1`.
-#[allow(missing_docs, unused_qualifications, clippy::pedantic, clippy::unwrap_used)]
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic, clippy::unwrap_used)]
 pub mod v1 {
     tonic::include_proto!("tidegate.v1");
 }

@@ -297,8 +297,7 @@ fn on_command(state: &mut AccountState, command: Command) -> Vec<Effect> {
                 state.changed_ms = command.at_ms;
                 state.clean_slate = Some(slate);
                 state.notice = None;
-                state.probation_until_ms =
-                    (probation_ms > 0).then(|| command.at_ms.saturating_add(probation_ms));
+                state.probation_until_ms = (probation_ms > 0).then(|| command.at_ms.saturating_add(probation_ms));
                 effects.push(Effect::ForgetWindows);
                 Ok(Change::Unlocked)
             }

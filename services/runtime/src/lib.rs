@@ -1,1 +1,12 @@
-//! What every service process shares: configuration loading, telemetry, health, shutdown, TLS.
+//! What every service process shares: configuration, telemetry, health and metrics, shutdown, TLS.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod ops;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;
+
+pub use config::{ConfigError, Problem, Problems, Validate};
+pub use ops::{Health, OpsServer};

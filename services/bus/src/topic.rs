@@ -1,0 +1,55 @@
+//! The topics.
+
+/// A topic, by what stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// What edges saw (`Event`).
+    Events,
+    /// What administrators ask (`Command`).
+    Commands,
+    /// Account states (`AccountState`).
+    Accounts,
+    /// Who asked what (`AuditRecord`).
+    Audit,
+    /// Rule sets in force (`RuleSet`), keyed by partition number.
+    Rules,
+}
+
+/// How long a topic keeps its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Until they are so old, in milliseconds.
+    Delete {
+        /// The age.
+        max_age_ms: i64,
+    },
+    /// The newest of each key, for ever.
+    Compact,
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Events, Self::Commands, Self::Accounts, Self::Audit, Self::Rules];
+
+    /// The name after the prefix, e.g. `events` in `tidegate.events`.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Commands => "commands",
+            Self::Accounts => "accounts",
+            Self::Audit => "audit",
+            Self::Rules => "rules",
+        }
+    }
+
+    /// How long it keeps its records by default.
+    pub const fn kept(self) -> Kept {
+        match self {
+            Self::Events | Self::Commands => Kept::Delete { max_age_ms: 7 * DAY_MS },
+            Self::Audit => Kept::Delete { max_age_ms: 365 * DAY_MS },
+            Self::Accounts | Self::Rules => Kept::Compact,
+        }
+    }
+}

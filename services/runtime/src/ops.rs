@@ -1,0 +1,126 @@
+//! `/healthz`, `/readyz` and `/metrics` over HTTP, for the people who operate the process.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What has to be ready before the process is, by name. A clone shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
+
+/// The HTTP server for operators. Health is the process answering at all; readiness is [`Health`].
+pub struct OpsServer {
+    listener: TcpListener,
+    router: axum::Router,
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Arc<Registry>,
+    health: Health,
+}
+
+impl Health {
+    /// Nothing is needed yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The process is not ready until `part` is.
+    pub fn needs(&self, part: &'static str) {
+        self.not_ready(part, "not started");
+    }
+
+    /// `part` is ready.
+    pub fn ready(&self, part: &'static str) {
+        self.0.lock().insert(part, Ok(()));
+    }
+
+    /// `part` is not ready, and why.
+    pub fn not_ready(&self, part: &'static str, why: impl Into<String>) {
+        self.0.lock().insert(part, Err(why.into()));
+    }
+
+    /// Whether all parts are ready, and a line for each.
+    pub fn report(&self) -> (bool, String) {
+        let parts = self.0.lock();
+        let lines = parts.iter().map(|(part, state)| match state {
+            Ok(()) => format!("{part}: ready\n"),
+            Err(why) => format!("{part}: {why}\n"),
+        });
+        (parts.values().all(Result::is_ok), lines.collect())
+    }
+}
+
+impl OpsServer {
+    /// Listens on `address` (port 0 takes a free one).
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(address: SocketAddr, registry: Arc<Registry>, health: Health) -> std::io::Result<Self> {
+        let router = axum::Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(Shared { registry, health });
+        Ok(Self { listener: TcpListener::bind(address).await?, router })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown`.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
+        axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    }
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let (ready, lines) = shared.health.report();
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, lines).into_response()
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_all_its_parts_are() {
+        let health = Health::new();
+        assert!(health.report().0);
+        health.needs("log");
+        health.ready("control");
+        assert_eq!(health.report(), (false, "control: ready\nlog: not started\n".to_owned()));
+        health.ready("log");
+        assert!(health.report().0);
+    }
+}
