@@ -49,10 +49,6 @@ impl Window {
     pub(crate) fn tier(self) -> u8 {
         TIER_OF_WINDOW[usize::from(self.0)]
     }
-
-    pub(crate) fn index(self) -> usize {
-        usize::from(self.0)
-    }
 }
 
 /// The slot of a time. Times before 1970 and absurdly far ones are clamped.

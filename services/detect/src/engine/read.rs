@@ -1,0 +1,127 @@
+//! Reading: what the panes of an account add up to in each window.
+
+use super::store::{Id, Store};
+use super::update::Merging;
+use crate::statistics::StatisticsPlan;
+use crate::window::Window;
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Field, Float64Type, Schema, SchemaRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::reassign_expr_columns;
+use std::sync::Arc;
+
+/// Which statistics to read in which windows; made once.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadPlan {
+    /// Indices of the aggregates that are needed, rising.
+    aggregates: Vec<usize>,
+    /// For each statistic, its value over the results of `aggregates`.
+    values: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+    /// Shortest first.
+    windows: Vec<Window>,
+}
+
+/// An account as of a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AsOf {
+    pub id: Id,
+    pub slot: u32,
+}
+
+/// What [`ReadPlan::read`] found.
+pub(crate) struct Values {
+    /// For each statistic, its values window by window, and in each for all points.
+    columns: Vec<Float64Array>,
+    points: usize,
+}
+
+impl ReadPlan {
+    /// Reads the statistics with the given indices.
+    pub fn new(plan: &StatisticsPlan, statistics: &[usize], mut windows: Vec<Window>) -> Result<Self> {
+        windows.sort_unstable();
+        windows.dedup();
+        let mut aggregates: Vec<usize> =
+            statistics.iter().flat_map(|index| plan.statistics[*index].aggregates.iter().copied()).collect();
+        aggregates.sort_unstable();
+        aggregates.dedup();
+        let field = |index: &usize| {
+            let aggregate = &plan.aggregates[*index];
+            Field::new(&aggregate.name, aggregate.function.field().data_type().clone(), true)
+        };
+        let schema = Arc::new(Schema::new(aggregates.iter().map(field).collect::<Vec<_>>()));
+        let value = |index: &usize| reassign_expr_columns(Arc::clone(&plan.statistics[*index].value), &schema);
+        let values = statistics.iter().map(value).collect::<Result<_>>()?;
+        Ok(Self { aggregates, values, schema, windows })
+    }
+
+    /// The windows, shortest first.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// Reads all windows at once, in two steps. Windows end together, so they are nested: first the panes of each
+    /// account that the shortest window counts are merged, those that only the next one counts, and so on (bands);
+    /// then each window merges the bands that it is made of. A pane is merged once, not once for each window.
+    pub fn read(&self, store: &Store, plan: &StatisticsPlan, points: &[AsOf]) -> Result<Values> {
+        if self.values.is_empty() || points.is_empty() {
+            let columns = self.values.iter().map(|_| Float64Array::from(Vec::<f64>::new())).collect();
+            return Ok(Values { columns, points: 0 });
+        }
+        let groups = self.windows.len() * points.len();
+        let wanted = |index: usize| self.aggregates.binary_search(&index).is_ok();
+        let mut bands = Merging::new(plan, wanted);
+        let mut filled = vec![false; groups];
+        for (index, point) in points.iter().enumerate() {
+            for pane in store.panes_of(point.id) {
+                if let Some(window) = pane.key.first_window(&self.windows, point.slot) {
+                    let group = window * points.len() + index;
+                    filled[group] = true;
+                    bands.push(&pane.row, group)?;
+                }
+            }
+        }
+        let bands = bands.into_accumulators(groups)?;
+        // Row and group of each band in each window that counts it.
+        let (mut rows, mut windows) = (Vec::new(), Vec::new());
+        for (group, _) in filled.iter().enumerate().filter(|(_, filled)| **filled) {
+            for window in (group..groups).step_by(points.len()) {
+                rows.push(group as u32);
+                windows.push(window);
+            }
+        }
+        let rows = UInt32Array::from(rows);
+        let mut results = Vec::with_capacity(self.aggregates.len());
+        for (index, mut band) in self.aggregates.iter().zip(bands) {
+            let states = band.state(EmitTo::All)?;
+            let states = states.iter().map(|state| Ok(take(state, &rows, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
+            let mut whole = plan.aggregates[*index].function.create_groups_accumulator()?;
+            whole.merge_batch(&states, &windows, groups)?;
+            results.push(whole.evaluate(EmitTo::All)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(groups));
+        let results = RecordBatch::try_new_with_options(Arc::clone(&self.schema), results, &options)?;
+        let value = |expr: &Arc<dyn PhysicalExpr>| {
+            let column = expr.evaluate(&results)?.into_array(groups)?;
+            Ok(column.as_primitive::<Float64Type>().clone())
+        };
+        Ok(Values { columns: self.values.iter().map(value).collect::<Result<_>>()?, points: points.len() })
+    }
+}
+
+impl Values {
+    /// One statistic in one window (given by their places in the plan), for all points.
+    pub fn column(&self, statistic: usize, window: usize) -> Float64Array {
+        self.columns[statistic].slice(window * self.points, self.points)
+    }
+
+    /// One value, none when it is NULL.
+    pub fn value(&self, statistic: usize, window: usize, point: usize) -> Option<f64> {
+        let column = self.columns.get(statistic)?;
+        let index = window * self.points + point;
+        (index < column.len() && column.is_valid(index)).then(|| column.value(index))
+    }
+}
