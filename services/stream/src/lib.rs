@@ -1,1 +1,18 @@
 //! Consumes events and commands, keeps the windows, decides, and is the one writer of account states.
+//!
+//! [`Partition`] is the sans-IO core of one partition, [`Service`] the process around it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod announce;
+mod config;
+mod metrics;
+mod partition;
+mod rule_files;
+mod service;
+mod worker;
+
+pub use config::StreamConfig;
+pub use partition::{Counts, Output, Partition, PartitionError};
+pub use rule_files::{RuleFileError, RuleFiles};
+pub use service::{Service, StreamError};

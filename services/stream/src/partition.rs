@@ -1,0 +1,311 @@
+//! The core of one partition, sans-IO: records in, states to publish out.
+
+use arrow::error::ArrowError;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use tidegate_bus::Record;
+use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules};
+use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, RuleRef, apply};
+use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
+
+/// How far an edge's clock may be ahead of the log's before its events are moved back to it.
+const CLOCK_AHEAD_MS: i64 = 2_000;
+/// Most lanes (two for each node) that a partition tells apart.
+const MAX_LANES: usize = 100_000;
+
+/// One partition: its windows, its account states, and how far it has read.
+#[derive(Debug)]
+pub struct Partition {
+    number: u32,
+    engine: Engine,
+    builder: EventBatchBuilder,
+    states: HashMap<Account, AccountState>,
+    /// Accounts whose lock ends by itself, by its end.
+    ends: BTreeSet<(i64, Account)>,
+    /// Highest sequence seen for each node and lane.
+    lanes: HashMap<(String, Lane), u64>,
+    /// Events before this were decided upon in an earlier life.
+    decided_to: u64,
+    /// Highest offset of events that was read.
+    events_read_to: Option<u64>,
+}
+
+/// What is to be done after an input.
+#[derive(Debug, Default, PartialEq)]
+pub struct Output {
+    /// States to publish, in order; the last of an account stands.
+    pub states: Vec<AccountState>,
+    /// How they changed, one for each.
+    pub changes: Vec<Change>,
+    /// Rules that held without changing anything.
+    pub observed: Vec<RuleRef>,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+/// What happened to the records of an input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that went into the windows.
+    pub events: u64,
+    /// Events that were seen before.
+    pub duplicates: u64,
+    /// Events that a clean slate made void.
+    pub void: u64,
+    /// Events of a kind that no statistic uses.
+    pub unused: u64,
+    /// Events whose edge's clock was ahead of the log's.
+    pub clock_ahead: u64,
+    /// Records that could not be decoded.
+    pub rejected: u64,
+}
+
+/// Why the core could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    /// The engine failed.
+    #[error("the engine of partition {partition} failed")]
+    Engine {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// A batch could not be built.
+    #[error("building a batch of events for partition {partition}")]
+    Batch {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: ArrowError,
+    },
+}
+
+impl Partition {
+    /// A partition of which nothing was read yet. Events before `decided_to` will only fill windows.
+    pub fn new(number: u32, engine: Engine, decided_to: u64) -> Self {
+        Self {
+            number,
+            engine,
+            builder: EventBatchBuilder::new(),
+            states: HashMap::new(),
+            ends: BTreeSet::new(),
+            lanes: HashMap::new(),
+            decided_to,
+            events_read_to: None,
+        }
+    }
+
+    /// Takes a record of `accounts`, before any event or command: the truth about states.
+    ///
+    /// # Errors
+    /// When it is not a state; it is left out then.
+    pub fn load_state(&mut self, record: &Record) -> Result<(), DecodeError> {
+        match &record.value {
+            Some(value) => {
+                let state = state_from_proto(value)?;
+                self.keep(state);
+            }
+            None => {
+                if let Some(account) = std::str::from_utf8(&record.key).ok().and_then(|key| Account::parse(key).ok()) {
+                    self.states.remove(&account);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes records of `events`, in their order, and decides.
+    ///
+    /// # Errors
+    /// When the engine fails; a record that is no event is counted and left out.
+    pub fn events(&mut self, records: &[Record]) -> Result<Output, PartitionError> {
+        let mut output = Output::default();
+        for record in records {
+            self.events_read_to = self.events_read_to.max(Some(record.offset));
+            match record.value.as_deref().map(event_from_proto) {
+                Some(Ok(event)) => self.push(record, &event, &mut output.counts),
+                Some(Err(error)) => {
+                    output.counts.rejected += 1;
+                    tracing::warn!(partition = self.number, offset = record.offset, error = %error.to_line(), "left out a record that is no event");
+                }
+                None => output.counts.rejected += 1,
+            }
+        }
+        if self.builder.is_empty() {
+            return Ok(output);
+        }
+        let batch = self.builder.finish().map_err(|source| PartitionError::Batch { partition: self.number, source })?;
+        let found =
+            self.engine.process(&batch).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
+        for AccountMatches { account, event_offset, at_ms, matches } in found {
+            self.apply(account, Input::Matches { event_offset, at_ms, matches }, &mut output);
+        }
+        Ok(output)
+    }
+
+    /// Takes one record of `commands`.
+    pub fn command(&mut self, record: &Record) -> Output {
+        let mut output = Output::default();
+        let decoded = record
+            .value
+            .as_deref()
+            .map(|value| command_from_proto(value, record.offset, record.time_ms, self.events_read_to));
+        match decoded {
+            Some(Ok((account, command))) => self.apply(account, Input::Command(command), &mut output),
+            Some(Err(error)) => {
+                output.counts.rejected += 1;
+                tracing::warn!(partition = self.number, offset = record.offset, error = %error.to_line(), "left out a record that is no command");
+            }
+            None => output.counts.rejected += 1,
+        }
+        output
+    }
+
+    /// Ends locks whose time has passed, and drops panes that no window reaches.
+    pub fn tick(&mut self, now_ms: i64) -> Output {
+        let mut output = Output::default();
+        while let Some((end, account)) = self.ends.first().cloned()
+            && end <= now_ms
+        {
+            self.ends.remove(&(end, account.clone()));
+            self.apply(account, Input::Clock { now_ms }, &mut output);
+        }
+        self.engine.expire(now_ms);
+        output
+    }
+
+    /// Puts other rules in force.
+    ///
+    /// # Errors
+    /// When they were compiled for other statistics.
+    pub fn set_rules(&mut self, rules: Rules) -> Result<(), PartitionError> {
+        self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })
+    }
+
+    /// The windows and rules.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The state of an account, if anything was ever decided about it.
+    pub fn state(&self, account: &str) -> Option<&AccountState> {
+        self.states.get(account)
+    }
+
+    fn push(&mut self, record: &Record, event: &Event, counts: &mut Counts) {
+        if self.is_duplicate(event) {
+            counts.duplicates += 1;
+            return;
+        }
+        let Some(submission) = event.submission() else {
+            counts.unused += 1;
+            return;
+        };
+        let latest_ms = record.time_ms.saturating_add(CLOCK_AHEAD_MS);
+        if event.time_ms > latest_ms {
+            counts.clock_ahead += 1;
+        }
+        let at_ms = event.time_ms.min(latest_ms);
+        if self.states.get(&event.account).is_some_and(|state| !state.counts(record.offset, at_ms)) {
+            counts.void += 1;
+            return;
+        }
+        counts.events += 1;
+        let decides = record.offset >= self.decided_to;
+        self.builder.push(&event.account, record.offset, at_ms, submission, decides);
+    }
+
+    /// Within a partition each lane arrives in order, so a number at or below the highest seen is a repeat.
+    fn is_duplicate(&mut self, event: &Event) -> bool {
+        let lane = (event.id.node.clone(), event.id.lane);
+        if let Some(highest) = self.lanes.get_mut(&lane) {
+            if event.id.sequence <= *highest {
+                return true;
+            }
+            *highest = event.id.sequence;
+        } else if self.lanes.len() < MAX_LANES {
+            self.lanes.insert(lane, event.id.sequence);
+        }
+        false
+    }
+
+    fn apply(&mut self, account: Account, input: Input, output: &mut Output) {
+        let state = self.states.remove(&account).unwrap_or_else(|| AccountState::new(account.clone()));
+        if let Some(end) = state.status.lock().and_then(|lock| lock.until_ms) {
+            self.ends.remove(&(end, account.clone()));
+        }
+        let known = state.version > 0;
+        let (state, effects) = apply(state, input);
+        let mut changed = None;
+        for effect in effects {
+            match effect {
+                // Of several changes by one input the last names what it came to.
+                Effect::Changed(change) => changed = Some(change),
+                Effect::Observed(rule) => output.observed.push(rule),
+                Effect::ForgetWindows => self.engine.forget(&account),
+            }
+        }
+        if let Some(change) = changed {
+            output.changes.push(change);
+            output.states.push(state.clone());
+        }
+        if known || changed.is_some() {
+            self.keep(state);
+        }
+    }
+
+    fn keep(&mut self, state: AccountState) {
+        if let Some(end) = state.status.lock().and_then(|lock| lock.until_ms) {
+            self.ends.insert((end, state.account.clone()));
+        }
+        if let Some(old) = self.states.insert(state.account.clone(), state.clone())
+            && let (Some(old_end), new_end) =
+                (old.status.lock().and_then(|lock| lock.until_ms), state.status.lock().and_then(|lock| lock.until_ms))
+            && Some(old_end) != new_end
+        {
+            self.ends.remove(&(old_end, state.account));
+        }
+    }
+}
+
+impl Output {
+    /// Adds what another input led to.
+    pub fn add(&mut self, other: Self) {
+        self.states.extend(other.states);
+        self.changes.extend(other.changes);
+        self.observed.extend(other.observed);
+        self.counts.add(other.counts);
+    }
+
+    /// The newest state of each account, in the order of their last change.
+    pub fn newest_states(&self) -> Vec<&AccountState> {
+        let mut seen = HashSet::new();
+        let mut newest: Vec<&AccountState> =
+            self.states.iter().rev().filter(|state| seen.insert(&state.account)).collect();
+        newest.reverse();
+        newest
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.duplicates += other.duplicates;
+        self.void += other.void;
+        self.unused += other.unused;
+        self.clock_ahead += other.clock_ahead;
+        self.rejected += other.rejected;
+    }
+}
+
+/// `observe`, `notify`, `throttle` or `lock`, as rules files and metrics spell it.
+pub(crate) fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Observe => "observe",
+        Action::Notify => "notify",
+        Action::Throttle { .. } => "throttle",
+        Action::Lock { .. } => "lock",
+    }
+}

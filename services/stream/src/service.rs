@@ -1,0 +1,146 @@
+//! The stream service: start and run.
+
+use crate::config::StreamConfig;
+use crate::metrics::Metrics;
+use crate::partition::PartitionError;
+use crate::rule_files::{RuleFileError, RuleFiles};
+use crate::worker::{PART, Worker};
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidegate_bus::{Bus, BusError};
+use tidegate_detect::EngineError;
+use tidegate_runtime::Health;
+use tidegate_runtime::shutdown::CancellationToken;
+
+/// Tells the time, in milliseconds since 1970 UTC.
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A stream worker that has taken its partitions over.
+pub struct Service {
+    worker: Worker,
+}
+
+/// Why the stream service cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// Statistics or rules have problems.
+    #[error("{0}")]
+    Rules(RuleFileError),
+    /// A partition that is to be owned does not exist.
+    #[error("stream.partitions names {partition}; the log has partitions 0 to {last}")]
+    NoPartition {
+        /// The partition.
+        partition: u32,
+        /// The last there is.
+        last: u32,
+    },
+    /// A partition could not be taken over.
+    #[error("taking partition {partition} over")]
+    TakeOver {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: BusError,
+    },
+    /// An engine could not be made.
+    #[error("planning the statistics and rules")]
+    Engine {
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// The core of a partition failed.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// It ended while a commit was failing; the inputs are read again at the next start.
+    #[error("committing states of partition {partition}")]
+    Commit {
+        /// The partition.
+        partition: u32,
+        /// Why.
+        #[source]
+        source: BusError,
+    },
+    /// Other workers own all partitions now.
+    #[error("other workers own all partitions of this one now")]
+    AllFenced,
+    /// The thread that does the work ended without a word.
+    #[error("the worker's thread failed")]
+    Thread(#[source] tokio::task::JoinError),
+}
+
+impl Service {
+    /// Reads the rules, takes the partitions over, and reads their states.
+    ///
+    /// # Errors
+    /// When statistics or rules have problems, or the log cannot be reached.
+    pub async fn start(
+        config: StreamConfig,
+        bus: Arc<dyn Bus>,
+        registry: &mut Registry,
+        health: Health,
+    ) -> Result<Self, StreamError> {
+        let clock: Clock = Arc::new(|| {
+            let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since_1970.map_or(0, |span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX))
+        });
+        Self::start_with_clock(config, bus, registry, health, clock).await
+    }
+
+    /// The same with a clock of the caller's.
+    ///
+    /// # Errors
+    /// As for [`Service::start`].
+    pub async fn start_with_clock(
+        config: StreamConfig,
+        bus: Arc<dyn Bus>,
+        registry: &mut Registry,
+        health: Health,
+        clock: Clock,
+    ) -> Result<Self, StreamError> {
+        health.needs(PART);
+        let (files, rules) = RuleFiles::load(&config).map_err(StreamError::Rules)?;
+        let all = bus.partitions();
+        let numbers: Vec<u32> =
+            if config.partitions.is_empty() { (0..all).collect() } else { config.partitions.clone() };
+        if let Some(&partition) = numbers.iter().find(|&&number| number >= all) {
+            return Err(StreamError::NoPartition { partition, last: all.saturating_sub(1) });
+        }
+        tracing::info!(
+            version = rules.version(),
+            mode = rules.mode().as_str(),
+            rules = rules.list().len(),
+            "rules are in force"
+        );
+        let mut worker = Worker {
+            rules_since_ms: clock(),
+            metrics: Metrics::new(registry),
+            partitions: BTreeMap::new(),
+            bus,
+            config,
+            files,
+            rules,
+            health,
+            clock,
+        };
+        for number in numbers {
+            worker.take_over(number).await?;
+        }
+        Ok(Self { worker })
+    }
+
+    /// Works until `shutdown`.
+    ///
+    /// The work is computation between short waits, so it has a thread of its own and delays nobody's I/O.
+    ///
+    /// # Errors
+    /// When the engine fails, or other workers own all partitions now.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StreamError> {
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || runtime.block_on(self.worker.run(shutdown)))
+            .await
+            .map_err(StreamError::Thread)?
+    }
+}

@@ -1,0 +1,407 @@
+//! The loop around the partitions: read, apply, commit states and positions together.
+
+use crate::announce::rule_set_message;
+use crate::config::StreamConfig;
+use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
+use crate::partition::{Output, Partition};
+use crate::rule_files::RuleFiles;
+use crate::service::{Clock, StreamError};
+use bytes::Bytes;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_bus::{Bus, BusError, Message, Owner, ReadFrom, Reader, Record, Topic};
+use tidegate_detect::{Engine, EngineLimits, Rules};
+use tidegate_domain::AccountState;
+use tidegate_proto::state_to_proto;
+use tidegate_runtime::Health;
+use tidegate_runtime::shutdown::CancellationToken;
+
+/// The longest window, and an hour for edges that were cut off.
+const REBUILD_MS: i64 = 25 * 60 * 60 * 1000;
+/// How long a passing fault of the log is waited out, at first and at most.
+const RETRY_MS: (u64, u64) = (50, 5_000);
+/// How often lag and sizes are measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// Name of this service in readiness reports.
+pub(crate) const PART: &str = "stream";
+
+pub(crate) struct Worker {
+    pub bus: Arc<dyn Bus>,
+    pub config: StreamConfig,
+    pub files: RuleFiles,
+    pub rules: Rules,
+    pub rules_since_ms: i64,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub clock: Clock,
+    pub partitions: BTreeMap<u32, Owned>,
+}
+
+/// A partition that this worker owns.
+pub(crate) struct Owned {
+    core: Partition,
+    owner: Box<dyn Owner>,
+    /// Where to read on, in `events` and `commands`.
+    events_next: u64,
+    commands_next: u64,
+    /// Whether positions got on since the last commit.
+    moved: bool,
+    /// End of `events` when it was taken over: it is ready when it has read up to there.
+    ready_at: u64,
+}
+
+impl Worker {
+    /// Takes a partition over: fences whoever had it, reads its states, and finds where to read on.
+    pub async fn take_over(&mut self, number: u32) -> Result<(), StreamError> {
+        let doing = |source| StreamError::TakeOver { partition: number, source };
+        let mut owner = self.bus.own(&self.config.group, number).await.map_err(doing)?;
+        let committed = owner.committed(Topic::Events).await.map_err(doing)?;
+        let commands = owner.committed(Topic::Commands).await.map_err(doing)?;
+        let since_ms = (self.clock)().saturating_sub(REBUILD_MS);
+        let rebuild_from = self.bus.offset_for_time(Topic::Events, number, since_ms).await.map_err(doing)?;
+        let decided_to = committed.unwrap_or(rebuild_from);
+        let events_next = rebuild_from.min(decided_to);
+        let limits = EngineLimits { max_accounts: self.config.max_accounts, ..EngineLimits::default() };
+        let engine = Engine::new(self.files.statistics().clone(), self.rules.clone(), limits)
+            .map_err(|source| StreamError::Engine { source })?;
+        let mut core = Partition::new(number, engine, decided_to);
+        let states = self.read_states(number, &mut core).await.map_err(doing)?;
+        let end = self.bus.bounds(Topic::Events, number).await.map_err(doing)?.next;
+        tracing::info!(
+            partition = number,
+            states,
+            rebuild_from = events_next,
+            decided_to,
+            end,
+            "took the partition over"
+        );
+        let owned =
+            Owned { core, owner, events_next, commands_next: commands.unwrap_or(0), moved: false, ready_at: end };
+        self.partitions.insert(number, owned);
+        Ok(())
+    }
+
+    async fn read_states(&self, number: u32, core: &mut Partition) -> Result<usize, BusError> {
+        let bounds = self.bus.bounds(Topic::Accounts, number).await?;
+        let mut at = ReadFrom { topic: Topic::Accounts, partition: number, offset: bounds.first };
+        let mut reader = self.bus.read(&[at]).await?;
+        let mut states = 0;
+        while at.offset < bounds.next {
+            let batch = reader.next(Duration::from_millis(500)).await?;
+            for record in &batch.records {
+                match core.load_state(record) {
+                    Ok(()) => states += 1,
+                    Err(error) => {
+                        self.metrics.damaged.inc();
+                        tracing::warn!(partition = number, offset = record.offset, error = %error.to_line(), "left out a record that is no state");
+                    }
+                }
+            }
+            if let Some(next) = batch.next.last() {
+                at.offset = next.offset;
+            }
+        }
+        Ok(states)
+    }
+
+    /// Works until `shutdown`, or until all partitions went to other owners.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
+        self.announce(&[]).await;
+        let mut reader: Option<Box<dyn Reader>> = None;
+        let mut retry_ms = RETRY_MS.0;
+        let wait = Duration::from_millis(self.config.commit_interval_ms);
+        let mut due = Due::new(&self.config);
+        while !self.partitions.is_empty() {
+            let source = match &mut reader {
+                Some(source) => source,
+                None => match self.bus.read(&self.positions()).await {
+                    Ok(opened) => reader.insert(opened),
+                    Err(error) => {
+                        self.fault("reading", &error, &mut retry_ms, &shutdown).await;
+                        if shutdown.is_cancelled() {
+                            break;
+                        }
+                        continue;
+                    }
+                },
+            };
+            let batch = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                batch = source.next(wait) => batch,
+            };
+            match batch {
+                Ok(batch) => {
+                    retry_ms = RETRY_MS.0;
+                    self.metrics.damaged.inc_by(batch.damaged);
+                    if self.take(batch.records, &batch.next, &shutdown).await? {
+                        // A partition went to another owner: read on without it.
+                        reader = None;
+                    }
+                }
+                Err(error) => {
+                    reader = None;
+                    self.fault("reading", &error, &mut retry_ms, &shutdown).await;
+                }
+            }
+            self.when_due(&mut due, &shutdown).await?;
+        }
+        for (_, mut owned) in std::mem::take(&mut self.partitions) {
+            // Not needed to be right, only to start faster next time.
+            if owned.moved && owned.owner.commit(Vec::new(), owned.positions()).await.is_err() {
+                self.metrics.commit_failures.inc();
+            }
+        }
+        if shutdown.is_cancelled() { Ok(()) } else { Err(StreamError::AllFenced) }
+    }
+
+    fn positions(&self) -> Vec<ReadFrom> {
+        let each = self.partitions.iter().flat_map(|(&partition, owned)| {
+            let at = |topic, offset| ReadFrom { topic, partition, offset };
+            [at(Topic::Events, owned.events_next), at(Topic::Commands, owned.commands_next)]
+        });
+        each.collect()
+    }
+
+    /// Applies what was read and commits what follows from it. Gives whether a partition was lost.
+    async fn take(
+        &mut self,
+        records: Vec<Record>,
+        next: &[ReadFrom],
+        shutdown: &CancellationToken,
+    ) -> Result<bool, StreamError> {
+        let mut by_partition: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
+        for record in records {
+            by_partition.entry(record.partition).or_default().push(record);
+        }
+        let mut outputs = Vec::new();
+        for (number, records) in by_partition {
+            let Some(owned) = self.partitions.get_mut(&number) else { continue };
+            let began = Instant::now();
+            let mut output = Output::default();
+            for run in records.chunk_by(|a, b| a.topic == b.topic) {
+                if run[0].topic == Topic::Events {
+                    output.add(owned.core.events(run)?);
+                } else {
+                    for record in run {
+                        output.add(owned.core.command(record));
+                        self.metrics.commands.inc();
+                    }
+                }
+            }
+            self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
+            self.metrics.count(&output);
+            outputs.push((number, output));
+        }
+        for at in next {
+            if let Some(owned) = self.partitions.get_mut(&at.partition) {
+                match at.topic {
+                    Topic::Events => owned.events_next = at.offset,
+                    Topic::Commands => owned.commands_next = at.offset,
+                    Topic::Accounts | Topic::Audit | Topic::Rules => {}
+                }
+                owned.moved = true;
+            }
+        }
+        self.report_readiness();
+        let mut lost = false;
+        for (number, output) in outputs {
+            if !output.states.is_empty() {
+                lost |= !self.commit(number, &output, shutdown).await?;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Commits states and positions of one partition, waiting out faults. Gives false when it has another owner now.
+    async fn commit(
+        &mut self,
+        number: u32,
+        output: &Output,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, StreamError> {
+        let messages: Vec<(Topic, Message)> =
+            output.newest_states().into_iter().map(|state| (Topic::Accounts, state_message(state))).collect();
+        let mut retry_ms = RETRY_MS.0;
+        loop {
+            let Some(owned) = self.partitions.get_mut(&number) else { return Ok(false) };
+            let began = Instant::now();
+            match owned.owner.commit(messages.clone(), owned.positions()).await {
+                Ok(_) => {
+                    owned.moved = false;
+                    self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+                    for (state, change) in output.states.iter().zip(&output.changes) {
+                        tracing::info!(account = %state.account, status = state.status.as_str(), change = ?change,
+                            lock = state.status.lock().map(|lock| lock.id.as_str()), "published");
+                    }
+                    return Ok(true);
+                }
+                Err(BusError::Fenced { .. }) => {
+                    tracing::warn!(partition = number, "another worker owns the partition now");
+                    self.partitions.remove(&number);
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.metrics.commit_failures.inc();
+                    self.fault("committing", &error, &mut retry_ms, shutdown).await;
+                    if shutdown.is_cancelled() {
+                        return Err(StreamError::Commit { partition: number, source: error });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn when_due(&mut self, due: &mut Due, shutdown: &CancellationToken) -> Result<(), StreamError> {
+        let now = Instant::now();
+        if due.tick.is_due(now) {
+            let now_ms = (self.clock)();
+            let numbers: Vec<u32> = self.partitions.keys().copied().collect();
+            for number in numbers {
+                let Some(owned) = self.partitions.get_mut(&number) else { continue };
+                let output = owned.core.tick(now_ms);
+                self.metrics.count(&output);
+                if owned.moved || !output.states.is_empty() {
+                    self.commit(number, &output, shutdown).await?;
+                }
+            }
+        }
+        if due.reload.is_due(now) {
+            self.reload().await?;
+        }
+        if due.measure.is_due(now) {
+            for (&partition, owned) in &self.partitions {
+                self.metrics.engine(partition, owned.core.engine().stats());
+                if let Ok(bounds) = self.bus.bounds(Topic::Events, partition).await {
+                    let lag = bounds.next.saturating_sub(owned.events_next);
+                    self.metrics.lag.get_or_create(&PartitionLabel { partition }).set(lag.cast_signed());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn reload(&mut self) -> Result<(), StreamError> {
+        match self.files.poll() {
+            Ok(None) => {}
+            Ok(Some(rules)) => {
+                tracing::info!(
+                    version = rules.version(),
+                    mode = rules.mode().as_str(),
+                    rules = rules.list().len(),
+                    "the rules file changed; its rules are in force"
+                );
+                for owned in self.partitions.values_mut() {
+                    owned.core.set_rules(rules.clone())?;
+                }
+                self.rules = rules;
+                self.rules_since_ms = (self.clock)();
+                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "taken" }).inc();
+                self.announce(&[]).await;
+            }
+            Err(error) => {
+                let problems = error.lines();
+                for problem in &problems {
+                    tracing::error!(%problem, "the rules file has a problem");
+                }
+                tracing::error!(version = self.rules.version(), "the rules in force stay");
+                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
+                self.announce(&problems).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells on the topic `rules` what is in force here. Not being able to tell stops nothing.
+    async fn announce(&self, problems: &[String]) {
+        let messages = self
+            .partitions
+            .keys()
+            .map(|&partition| rule_set_message(partition, &self.rules, self.rules_since_ms, problems))
+            .collect();
+        if let Err(error) = self.bus.append(Topic::Rules, messages).await {
+            tracing::warn!(error = %chain(&error), "could not tell which rules are in force");
+        }
+    }
+
+    fn report_readiness(&self) {
+        let behind: u64 = self.partitions.values().map(|owned| owned.ready_at.saturating_sub(owned.events_next)).sum();
+        if behind == 0 {
+            self.health.ready(PART);
+        } else {
+            self.health.not_ready(PART, format!("rebuilding windows: {behind} events to read"));
+        }
+    }
+
+    /// Waits out a passing fault, longer each time.
+    async fn fault(&self, doing: &str, error: &BusError, retry_ms: &mut u64, shutdown: &CancellationToken) {
+        let error = chain(error);
+        tracing::warn!(%error, retry_ms = *retry_ms, "{doing} failed; trying again");
+        self.health.not_ready(PART, format!("{doing} fails: {error}"));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(Duration::from_millis(*retry_ms)) => {}
+        }
+        *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
+    }
+}
+
+impl Owned {
+    fn positions(&self) -> Vec<(Topic, u64)> {
+        vec![(Topic::Events, self.events_next), (Topic::Commands, self.commands_next)]
+    }
+}
+
+/// What is done now and then.
+struct Due {
+    tick: Every,
+    reload: Every,
+    measure: Every,
+}
+
+struct Every {
+    interval: Duration,
+    last: Instant,
+}
+
+impl Due {
+    fn new(config: &StreamConfig) -> Self {
+        let every = |interval| Every { interval, last: Instant::now() };
+        Self {
+            tick: every(Duration::from_millis(config.commit_interval_ms)),
+            reload: every(Duration::from_millis(config.reload_interval_ms)),
+            measure: every(MEASURE_INTERVAL),
+        }
+    }
+}
+
+impl Every {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = now.duration_since(self.last) >= self.interval;
+        if due {
+            self.last = now;
+        }
+        due
+    }
+}
+
+fn state_message(state: &AccountState) -> Message {
+    Message {
+        key: Bytes::copy_from_slice(state.account.as_str().as_bytes()),
+        value: Some(state_to_proto(state).encode_to_vec().into()),
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
