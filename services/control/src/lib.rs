@@ -1,1 +1,29 @@
 //! The gRPC control service: pushes account states to edges and takes admin actions.
+//!
+//! Each replica of it reads the topic `accounts` whole; none of them writes account state. An admin action becomes
+//! a command on the log, and its answer is the state that the account's one writer made of it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod accounts;
+mod admin;
+mod audit;
+mod caller;
+mod clock;
+mod config;
+mod edge_registry;
+mod edge_service;
+mod edge_session;
+mod edge_timing;
+mod error;
+mod event_service;
+mod listener;
+mod metrics;
+mod replica_feed;
+mod service;
+mod view;
+mod waiters;
+
+pub use config::ControlConfig;
+pub use error::ControlError;
+pub use service::Service;

@@ -1,0 +1,216 @@
+//! Takes an action: audit, command, the state that comes of it, audit again.
+
+use super::AdminApi;
+use super::check::{Action, check};
+use crate::audit::{WRITE_WAIT, new_id};
+use crate::caller::Caller;
+use crate::clock::now_ms;
+use crate::metrics::{ActionLabel, ActionResult};
+use crate::replica_feed::error_line;
+use crate::waiters::Waiter;
+use bytes::Bytes;
+use prost::Message as _;
+use std::sync::Arc;
+use tidegate_bus::{Message, Place, Topic};
+use tidegate_domain::AccountState;
+use tidegate_proto::v1::command::Kind;
+use tidegate_proto::{state_to_proto, v1};
+use tonic::Status;
+
+/// The state, whether it reflects the command, and the command's id.
+pub(super) type Answer = (Option<v1::AccountState>, bool, String);
+
+/// What somebody asks for, as it came.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Asked {
+    /// By which method.
+    pub method: Method,
+    /// The account.
+    pub account: String,
+    /// Who asks.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// For what; none: the field was not set.
+    pub kind: Option<Kind>,
+    /// How long to wait for the state, in milliseconds; 0: the default.
+    pub wait_ms: u32,
+}
+
+/// A method that acts on an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// `LockAccount`.
+    Lock,
+    /// `UnlockAccount`.
+    Unlock,
+    /// `ExemptAccount`.
+    Exempt,
+    /// `ClearAccount`.
+    Clear,
+}
+
+impl AdminApi {
+    /// Takes an action to its end, also when the caller no longer waits for the answer.
+    pub(super) async fn act(&self, caller: Caller, asked: Asked) -> Result<Answer, Status> {
+        self.view.ensure_ready()?;
+        let api = self.clone();
+        let acting = tokio::spawn(async move { api.take(caller, asked).await });
+        acting.await.unwrap_or_else(|_| Err(Status::internal("the action was cut off; look at the account's state")))
+    }
+
+    async fn take(&self, caller: Caller, asked: Asked) -> Result<Answer, Status> {
+        let method = asked.method;
+        let mut record = v1::AuditRecord {
+            actor: asked.actor.clone(),
+            role: caller.role,
+            peer: caller.peer,
+            method: format!("tidegate.v1.AdminService/{}", method.name()),
+            account: asked.account.clone(),
+            reason: asked.reason.clone(),
+            allowed: true,
+            ..v1::AuditRecord::default()
+        };
+        let action = match check(asked, &self.config, &self.form, now_ms()) {
+            Ok(action) => action,
+            Err(status) => {
+                status.message().clone_into(&mut record.result);
+                record.allowed = false;
+                // Nothing is done anyway; that the record is lacking is logged and counted.
+                let _ = self.audit.write(record).await;
+                return Err(self.failed(method, ActionResult::Invalid, status));
+            }
+        };
+        let before = self.view.state_of(&action.account);
+        let command_id = new_id();
+        action.account.as_str().clone_into(&mut record.account);
+        record.actor.clone_from(&action.actor);
+        record.command_id.clone_from(&command_id);
+        record.before = (before.version > 0).then(|| state_to_proto(&before));
+
+        let asked = v1::AuditRecord { result: "asked".to_owned(), ..record.clone() };
+        if let Err(status) = self.audit.write(asked).await {
+            return Err(self.failed(method, ActionResult::Failed, status));
+        }
+        // From here on the command can have been written, so there is a second record, whatever happens.
+        let (result, answer) = self.command(&action, command_id).await;
+        match &answer {
+            Ok((state, true, _)) => record.after.clone_from(state),
+            Ok(_) => "the command is durable, but was not applied in time".clone_into(&mut record.result),
+            Err(status) => status.message().clone_into(&mut record.result),
+        }
+        // The action is done; that its second record is lacking is logged and counted.
+        let _ = self.audit.write(record).await;
+        self.record(method, result);
+        answer
+    }
+
+    /// Writes the command and waits for the state that comes of it.
+    async fn command(&self, action: &Action, command_id: String) -> (ActionResult, Result<Answer, Status>) {
+        let command = v1::Command {
+            id: command_id.clone(),
+            account: action.account.as_str().to_owned(),
+            actor: action.actor.clone(),
+            reason: action.reason.clone(),
+            kind: Some(action.kind.clone()),
+        };
+        let key = Bytes::copy_from_slice(action.account.as_str().as_bytes());
+        let message = Message { key, value: Some(command.encode_to_vec().into()) };
+        let waiter = self.view.waiters.wait_for(command_id.clone());
+        let why = match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Commands, vec![message])).await {
+            Ok(Ok(places)) => {
+                let place = places.first().copied();
+                return self.outcome(action, command_id, waiter, place).await;
+            }
+            Ok(Err(error)) => error_line(&error),
+            Err(_) => format!("it took more than {} s", WRITE_WAIT.as_secs()),
+        };
+        let why = format!("the command is not known to be written, and may still be applied: {why}");
+        (ActionResult::Failed, Err(Status::unavailable(why)))
+    }
+
+    async fn outcome(
+        &self,
+        action: &Action,
+        command_id: String,
+        mut waiter: Waiter,
+        place: Option<Place>,
+    ) -> (ActionResult, Result<Answer, Status>) {
+        let seen = tokio::time::timeout(action.wait, async {
+            tokio::select! {
+                biased;
+                state = waiter.outcome() => state,
+                state = self.reflects(action, place) => state,
+            }
+        })
+        .await;
+        let Ok(state) = seen else {
+            let state = state_to_proto(&self.view.state_of(&action.account));
+            return (ActionResult::Pending, Ok((Some(state), false, command_id)));
+        };
+        let refused = state.last_command.as_ref().filter(|outcome| outcome.id == command_id);
+        match refused.and_then(|outcome| outcome.refused.as_ref()) {
+            Some(why) => {
+                let account = action.account.as_str();
+                (ActionResult::Refused, Err(Status::failed_precondition(format!("{account}: {why}"))))
+            }
+            None => (ActionResult::Applied, Ok((Some(state_to_proto(&state)), true, command_id))),
+        }
+    }
+
+    /// Ends when the account's state reflects the command at `place`. For a state of which only a successor was
+    /// seen, since compaction had taken it.
+    async fn reflects(&self, action: &Action, place: Option<Place>) -> Arc<AccountState> {
+        let mut versions = self.view.versions();
+        loop {
+            versions.mark_unchanged();
+            let state = self.view.state_of(&action.account);
+            if place.is_some_and(|place| state.as_of.command_offset >= Some(place.offset)) {
+                return state;
+            }
+            if versions.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn failed(&self, method: Method, result: ActionResult, status: Status) -> Status {
+        self.record(method, result);
+        status
+    }
+
+    fn record(&self, method: Method, result: ActionResult) {
+        self.metrics.actions.get_or_create(&ActionLabel { method: method.name(), result }).inc();
+    }
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lock => "LockAccount",
+            Self::Unlock => "UnlockAccount",
+            Self::Exempt => "ExemptAccount",
+            Self::Clear => "ClearAccount",
+        }
+    }
+
+    /// The request's field that says what is asked.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Unlock => "unlock",
+            Self::Exempt => "exempt",
+            Self::Clear => "clear",
+        }
+    }
+
+    /// What that field has to say.
+    pub fn must_say(self) -> &'static str {
+        match self {
+            Self::Lock => "how, and for how long",
+            Self::Unlock => "the evidence and the probation",
+            Self::Exempt => "which rules (none named: all), and until when",
+            Self::Clear => "exemptions, windows or both",
+        }
+    }
+}

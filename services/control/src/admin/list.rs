@@ -1,0 +1,163 @@
+//! Lists accounts page by page, and shows one.
+
+use super::AdminApi;
+use super::check::parse_account;
+use super::filter::Filter;
+use crate::accounts::{Among, Cursor, Order};
+use crate::clock::now_ms;
+use std::sync::Arc;
+use tidegate_domain::{Account, AccountState};
+use tidegate_proto::{state_to_proto, v1};
+use tonic::Status;
+
+const DEFAULT_PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1_000;
+/// Most octets of states in one page, well below the 4 MiB that gRPC clients take by default.
+const MAX_PAGE_OCTETS: usize = 2 << 20;
+/// Most accounts looked at under one lock, so that the feed can write in between.
+pub(super) const SCAN_CHUNK: usize = 4_096;
+
+impl AdminApi {
+    pub(super) async fn list(&self, request: v1::ListAccountsRequest) -> Result<v1::ListAccountsResponse, Status> {
+        self.view.ensure_ready()?;
+        let filter = Filter::new(request.filter.clone(), &self.form)?;
+        let order = order(&request)?;
+        let page_size = match request.page_size {
+            0 => DEFAULT_PAGE,
+            size if size <= MAX_PAGE => size,
+            size => return Err(Status::invalid_argument(format!("page_size is {size}; allowed: 0 to {MAX_PAGE}"))),
+        } as usize;
+        let after = if request.page_token.is_empty() { None } else { Some(from_token(&request.page_token, order)?) };
+        let (states, next) = self.page(&filter, order, after, page_size).await;
+        let total = if filter.is_empty() {
+            self.view.accounts.read().count(Among::All)
+        } else {
+            self.count_matching(&filter).await
+        };
+        Ok(v1::ListAccountsResponse {
+            accounts: states,
+            next_page_token: next.map(|cursor| to_token(&cursor)).unwrap_or_default(),
+            total: total as u64,
+        })
+    }
+
+    pub(super) fn get(&self, request: &v1::GetAccountRequest) -> Result<v1::GetAccountResponse, Status> {
+        self.view.ensure_ready()?;
+        let account = parse_account(&request.account, &self.form)?;
+        let position = self.view.accounts.read().position_of(&account);
+        Ok(v1::GetAccountResponse {
+            state: Some(state_to_proto(&self.view.state_of(&account))),
+            edges: self.registry.applied(position),
+        })
+    }
+
+    /// One page of what matches after `after`, and where the next one begins; none: there is none.
+    async fn page(
+        &self,
+        filter: &Filter,
+        order: Order,
+        after: Option<Cursor>,
+        page_size: usize,
+    ) -> (Vec<v1::AccountState>, Option<Cursor>) {
+        let now_ms = now_ms();
+        let mut found: Vec<Arc<AccountState>> = Vec::new();
+        let mut cursor = after;
+        loop {
+            let next = self.view.accounts.read().scan(filter.among(), order, cursor.as_ref(), SCAN_CHUNK, |state| {
+                if filter.matches(state, now_ms) {
+                    found.push(Arc::clone(state));
+                }
+                // One more than the page, to know whether there is a next one.
+                found.len() <= page_size
+            });
+            if found.len() > page_size || next.is_none() {
+                break;
+            }
+            cursor = next;
+            tokio::task::yield_now().await;
+        }
+        let mut states = Vec::new();
+        let mut octets = 0;
+        for state in found.iter().take(page_size) {
+            let state = state_to_proto(state);
+            octets += prost::Message::encoded_len(&state);
+            if octets > MAX_PAGE_OCTETS && !states.is_empty() {
+                break;
+            }
+            states.push(state);
+        }
+        let last = states.len().checked_sub(1).and_then(|last| found.get(last));
+        let next = last.filter(|_| states.len() < found.len()).map(|state| match order {
+            Order::Name => Cursor::Name(state.account.clone()),
+            Order::Changed => Cursor::Changed(state.changed_ms, state.account.clone()),
+        });
+        (states, next)
+    }
+
+    async fn count_matching(&self, filter: &Filter) -> usize {
+        let now_ms = now_ms();
+        let mut count = 0;
+        let mut cursor = None;
+        loop {
+            let among = filter.among();
+            cursor = self.view.accounts.read().scan(among, Order::Name, cursor.as_ref(), SCAN_CHUNK, |state| {
+                count += usize::from(filter.matches(state, now_ms));
+                true
+            });
+            if cursor.is_none() {
+                return count;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn order(request: &v1::ListAccountsRequest) -> Result<Order, Status> {
+    match v1::AccountOrder::try_from(request.order) {
+        Ok(v1::AccountOrder::Unspecified | v1::AccountOrder::Name) => Ok(Order::Name),
+        Ok(v1::AccountOrder::Changed) => Ok(Order::Changed),
+        Err(_) => Err(Status::invalid_argument(format!("order is {}; allowed: name (1), changed (2)", request.order))),
+    }
+}
+
+/// Where the next page begins, as text: it stays right whatever changes in between.
+fn to_token(cursor: &Cursor) -> String {
+    match cursor {
+        Cursor::Name(account) => format!("name:{}", account.as_str()),
+        Cursor::Changed(changed_ms, account) => format!("changed:{changed_ms}:{}", account.as_str()),
+    }
+}
+
+fn from_token(token: &str, order: Order) -> Result<Cursor, Status> {
+    let cursor = match order {
+        Order::Name => token.strip_prefix("name:").and_then(|name| Account::parse(name).ok()).map(Cursor::Name),
+        Order::Changed => token.strip_prefix("changed:").and_then(|rest| {
+            let (changed_ms, name) = rest.split_once(':')?;
+            Some(Cursor::Changed(changed_ms.parse().ok()?, Account::parse(name).ok()?))
+        }),
+    };
+    cursor.ok_or_else(|| {
+        Status::invalid_argument(
+            "page_token is not one of this order; allowed: next_page_token of an answer to the same request, or empty",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_back_in_their_own_order_only() {
+        let account = Account::parse("local:www:data").unwrap();
+        for (cursor, order, other) in [
+            (Cursor::Name(account.clone()), Order::Name, Order::Changed),
+            (Cursor::Changed(-7, account), Order::Changed, Order::Name),
+        ] {
+            let token = to_token(&cursor);
+            assert_eq!(from_token(&token, order).unwrap(), cursor);
+            assert!(from_token(&token, other).unwrap_err().message().starts_with("page_token"));
+        }
+        assert!(from_token("changed:x:jo@example.org", Order::Changed).is_err());
+    }
+}

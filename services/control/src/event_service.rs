@@ -1,0 +1,65 @@
+//! `EventService`: takes events from edges that do not speak to Kafka themselves.
+
+use crate::metrics::Metrics;
+use crate::replica_feed::error_line;
+use bytes::Bytes;
+use prost::Message as _;
+use std::sync::Arc;
+use tidegate_bus::{Bus, Message, Topic};
+use tidegate_domain::Event;
+use tidegate_proto::{event_to_proto, v1};
+use tonic::{Request, Response, Status};
+
+/// Most events in one request.
+const MAX_EVENTS: usize = 1_000;
+
+/// Writes edges' events to the log.
+pub(crate) struct EventApi {
+    /// The log.
+    pub bus: Arc<dyn Bus>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+#[tonic::async_trait]
+impl v1::event_service_server::EventService for EventApi {
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
+        let events = request.into_inner().events;
+        if events.len() > MAX_EVENTS {
+            let count = events.len();
+            return Err(Status::invalid_argument(format!("events has {count} entries; allowed: at most {MAX_EVENTS}")));
+        }
+        let (messages, rejected) = check(events);
+        self.metrics.events_rejected.inc_by(rejected.len() as u64);
+        if let Some(first) = rejected.first() {
+            tracing::warn!(count = rejected.len(), first = first.reason, "events of an edge could not be taken");
+        }
+        let written = messages.len();
+        if written > 0 {
+            // Until the answer the edge keeps them, and sends them again when it is this one.
+            self.bus.append(Topic::Events, messages).await.map_err(|error| {
+                Status::unavailable(format!("the events are not known to be durable: {}", error_line(&error)))
+            })?;
+        }
+        self.metrics.events_published.inc_by(written as u64);
+        Ok(Response::new(v1::PublishResponse { written: written as u32, rejected }))
+    }
+}
+
+/// The messages to write, in the order of the events, and what could not be taken.
+///
+/// What is written is the event as the domain understood it: within its bounds.
+fn check(events: Vec<v1::Event>) -> (Vec<Message>, Vec<v1::RejectedEvent>) {
+    let mut messages = Vec::with_capacity(events.len());
+    let mut rejected = Vec::new();
+    for (index, event) in (0..).zip(events) {
+        match Event::try_from(event) {
+            Ok(event) => messages.push(Message {
+                key: Bytes::copy_from_slice(event.account.as_str().as_bytes()),
+                value: Some(event_to_proto(&event).encode_to_vec().into()),
+            }),
+            Err(error) => rejected.push(v1::RejectedEvent { index, reason: error.to_line() }),
+        }
+    }
+    (messages, rejected)
+}

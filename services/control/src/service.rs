@@ -1,0 +1,170 @@
+//! The service: its parts, wired.
+
+use crate::admin::AdminApi;
+use crate::config::ControlConfig;
+use crate::edge_registry::EdgeRegistry;
+use crate::edge_service::EdgeApi;
+use crate::error::ControlError;
+use crate::event_service::EventApi;
+use crate::listener::accept;
+use crate::metrics::Metrics;
+use crate::replica_feed::{HEALTH_PART, ReplicaFeed};
+use crate::view::View;
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_bus::Bus;
+use tidegate_proto::FILE_DESCRIPTOR_SET;
+use tidegate_proto::v1::admin_service_server::AdminServiceServer;
+use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
+use tidegate_proto::v1::event_service_server::EventServiceServer;
+use tidegate_runtime::Health;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+
+/// Largest request, in octets: a thousand events of usual size are a tenth of it.
+const MAX_REQUEST_OCTETS: usize = 8 << 20;
+/// Largest answer, in octets; gRPC clients take 4 MiB by default.
+const MAX_ANSWER_OCTETS: usize = 4 << 20;
+/// Most requests that one connection has open at a time.
+const MAX_STREAMS: u32 = 256;
+/// Most requests of one connection that are worked on at a time, but for streams that are open.
+const MAX_CONCURRENT: usize = 64;
+const MAX_HEADER_OCTETS: u32 = 16 << 10;
+/// A connection that says nothing is asked whether it is there, and given up when it does not answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connections have to end when the service does.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The control service, listening but not yet serving.
+pub struct Service {
+    config: Arc<ControlConfig>,
+    listener: TcpListener,
+    address: SocketAddr,
+    server: Server,
+    bus: Arc<dyn Bus>,
+    metrics: Metrics,
+    health: Health,
+}
+
+impl Service {
+    /// Listens, and registers metrics and the part `control` of `health`, which is ready when the replica of account
+    /// states is whole. A connection made before [`Service::run`] waits.
+    ///
+    /// # Errors
+    /// When the address cannot be had, or certificates cannot be read.
+    pub async fn bind(
+        config: ControlConfig,
+        bus: Arc<dyn Bus>,
+        registry: &mut Registry,
+        health: Health,
+    ) -> Result<Self, ControlError> {
+        health.needs(HEALTH_PART);
+        let mut server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADER_OCTETS)
+            .max_concurrent_streams(MAX_STREAMS)
+            .concurrency_limit_per_connection(MAX_CONCURRENT)
+            // Until the answer begins: streams live on.
+            .timeout(Duration::from_millis(config.request_timeout_ms));
+        if let Some(tls) = &config.tls {
+            server = server
+                .tls_config(tls.load()?)
+                .map_err(|source| ControlError::Grpc { doing: "taking the certificates", source })?;
+        }
+        let failed = |source| ControlError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Metrics::register(registry);
+        Ok(Self { config: Arc::new(config), listener, address, server, bus, metrics, health })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, and then gives open connections a few seconds to end.
+    ///
+    /// # Errors
+    /// When the server fails.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ControlError> {
+        let Self { config, listener, address, mut server, bus, metrics, health } = self;
+        let view = Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer));
+        let registry = Arc::new(EdgeRegistry::new(config.max_edges));
+        let ending = shutdown.child_token();
+        let _end_on_drop = ending.clone().drop_guard();
+
+        let feed = ReplicaFeed::new(Arc::clone(&bus), Arc::clone(&view), metrics.clone(), health);
+        tokio::spawn(feed.run(ending.clone()));
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        tokio::spawn(report_health(reporter, Arc::clone(&view), ending.clone()));
+
+        let admin = AdminApi::new(
+            Arc::clone(&view),
+            Arc::clone(&registry),
+            Arc::clone(&bus),
+            Arc::clone(&config),
+            metrics.clone(),
+            ending.clone(),
+        );
+        let events = EventApi { bus: Arc::clone(&bus), metrics: metrics.clone() };
+        let open = metrics.connections.clone();
+        let most = config.max_connections;
+        let edges = EdgeApi { view, registry, bus, config, metrics, shutdown: ending.clone() };
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let router = server
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(AdminServiceServer::new(admin).max_encoding_message_size(MAX_ANSWER_OCTETS))
+            .add_service(
+                EdgeServiceServer::new(edges)
+                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
+                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
+            )
+            .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_REQUEST_OCTETS));
+        tracing::info!(%address, "gRPC is served");
+        let incoming = accept(listener, most, open, ending.clone());
+        let serving = router.serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
+        tokio::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = ending.cancelled() => tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
+                tracing::warn!("connections are still open and are cut off");
+                Ok(())
+            }),
+        };
+        served.map_err(|source| ControlError::Grpc { doing: "serving", source })
+    }
+}
+
+/// Tells gRPC's own health service: serving once the replica is whole, until the end.
+async fn report_health(reporter: HealthReporter, view: Arc<View>, shutdown: CancellationToken) {
+    type Admin = AdminServiceServer<AdminApi>;
+    type Edge = EdgeServiceServer<EdgeApi>;
+    reporter.set_not_serving::<Admin>().await;
+    reporter.set_not_serving::<Edge>().await;
+    // Events can be written before anything has been read.
+    reporter.set_serving::<EventServiceServer<EventApi>>().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = view.whole() => {
+            reporter.set_serving::<Admin>().await;
+            reporter.set_serving::<Edge>().await;
+            shutdown.cancelled().await;
+        }
+    }
+    reporter.set_not_serving::<Admin>().await;
+    reporter.set_not_serving::<Edge>().await;
+    reporter.set_not_serving::<EventServiceServer<EventApi>>().await;
+}
