@@ -172,14 +172,13 @@ impl EventBatchBuilder {
     /// With `decides` false it fills the windows only, and no rule is evaluated for it (a replay of what was decided
     /// before). Events that a clean slate makes void are not to be pushed at all.
     pub fn push(&mut self, account: &Account, offset: u64, at_ms: i64, submission: &Submission, decides: bool) {
-        let index = match self.index.get(account) {
-            Some(index) => *index,
-            None => {
-                let index = self.accounts.len() as u32;
-                self.accounts.push(account.clone());
-                self.index.insert(account.clone(), index);
-                index
-            }
+        let index = if let Some(index) = self.index.get(account) {
+            *index
+        } else {
+            let index = self.accounts.len() as u32;
+            self.accounts.push(account.clone());
+            self.index.insert(account.clone(), index);
+            index
         };
         self.account_of.push(index);
         self.offsets.push(offset);
@@ -242,7 +241,7 @@ impl Columns {
         let hour = at_ms.div_euclid(HOUR_MS);
 
         self.message.append_value(message);
-        self.size.append_option(known(submission.size.min(MAX_SIZE)).map(|size| size as i64));
+        self.size.append_option(known(submission.size.min(MAX_SIZE)).map(u64::cast_signed));
         self.recipient_count.append_option(count(recipients.count));
         self.internal_recipients.append_option(count(recipients.internal));
         self.external_recipients.append_option(count(external));

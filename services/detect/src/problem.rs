@@ -105,7 +105,7 @@ pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     let mut text = names.iter().take(MAX_ALLOWED_SHOWN).copied().collect::<Vec<_>>().join(", ");
     if names.len() > MAX_ALLOWED_SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - MAX_ALLOWED_SHOWN));
+        text = format!("{text} and {} more", names.len() - MAX_ALLOWED_SHOWN);
     }
     text
 }

@@ -189,6 +189,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Null,
     /// Of every type: zero, false, empty.

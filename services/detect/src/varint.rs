@@ -29,7 +29,7 @@ pub(crate) fn zigzag(value: i64) -> u64 {
 
 /// Undoes [`zigzag`].
 pub(crate) fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 #[cfg(test)]

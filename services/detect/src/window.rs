@@ -89,8 +89,15 @@ impl PaneKey {
     }
 
     /// The pane that it belongs to when the account's newest slot is `newest`; none when it is out of every window.
-    pub fn rolled_up(self, newest: u32) -> Option<Self> {
-        if !reaches(Window::LONGEST, self.end(), newest) {
+    ///
+    /// `late` is the slot of the account's last late event, if one came lately: more may follow it, and they are
+    /// judged as of their own time, so what windows that end there reach stays fine enough for them too.
+    pub fn rolled_up(self, newest: u32, late: Option<u32>) -> Option<Self> {
+        let is_reached = |window: Window, pane: Self| {
+            let by_late = |late: u32| pane.start <= late && reaches(window, pane.end(), late);
+            reaches(window, pane.end(), newest) || late.is_some_and(by_late)
+        };
+        if !is_reached(Window::LONGEST, self) {
             return None;
         }
         // A tier is coarse enough for what no window with finer panes reaches.
@@ -100,7 +107,7 @@ impl PaneKey {
             let length = TIER_SLOTS[usize::from(tier)];
             let parent = Self { start: self.start - self.start % length, tier };
             match finer_window[usize::from(tier)] {
-                Some(window) if !reaches(window, parent.end(), newest) => best = parent,
+                Some(window) if !is_reached(window, parent) => best = parent,
                 _ => break,
             }
         }
@@ -116,6 +123,11 @@ fn reaches(window: Window, end: u32, newest: u32) -> bool {
 /// Whether an event of slot `slot` is too old to count in any window as of slot `newest`.
 pub(crate) fn is_too_old(slot: u32, newest: u32) -> bool {
     !reaches(Window::LONGEST, slot + TIER_SLOTS[usize::from(Window::LONGEST.tier())], newest)
+}
+
+/// Whether an event of slot `slot` is late: rules are evaluated as of its own time, apart from the newest.
+pub(crate) fn is_late(slot: u32, newest: u32) -> bool {
+    !reaches(WINDOWS[0], slot + 1, newest)
 }
 
 #[cfg(test)]
@@ -155,7 +167,7 @@ mod tests {
             age in 0_u32..40_000,
         ) {
             let slot = newest.saturating_sub(age);
-            match PaneKey::of_slot(slot).rolled_up(newest) {
+            match PaneKey::of_slot(slot).rolled_up(newest, None) {
                 None => prop_assert!(newest - slot > Window::LONGEST.span_slots()),
                 Some(pane) => {
                     prop_assert!(pane.start <= slot && slot < pane.end());
@@ -166,9 +178,29 @@ mod tests {
                     }
                     // Rolling up again later gives the same pane as rolling up once.
                     let later = newest + 5_000;
-                    if let Some(at_once) = PaneKey::of_slot(slot).rolled_up(later) {
-                        prop_assert_eq!(pane.rolled_up(later), Some(at_once));
+                    if let Some(at_once) = PaneKey::of_slot(slot).rolled_up(later, None) {
+                        prop_assert_eq!(pane.rolled_up(later, None), Some(at_once));
                     }
+                }
+            }
+        }
+
+        #[test]
+        fn what_a_late_event_reaches_stays_fine_and_panes_stay_in_order(
+            newest in 100_000_u32..200_000,
+            late_age in 0_u32..28_800,
+            ages in proptest::collection::btree_set(0_u32..60_000, 1..60),
+        ) {
+            let late = newest - late_age;
+            let mut last: Option<PaneKey> = None;
+            for slot in ages.into_iter().rev().map(|age| newest - age) {
+                let pane = PaneKey::of_slot(slot).rolled_up(newest, Some(late));
+                for window in WINDOWS.into_iter().filter(|window| slot <= late && late - slot <= window.span_slots()) {
+                    prop_assert!(pane.is_some_and(|pane| pane.tier <= window.tier()), "{} {pane:?}", window.name());
+                }
+                if let Some(pane) = pane {
+                    prop_assert!(last.is_none_or(|last| last == pane || last.end() <= pane.start), "{last:?} {pane:?}");
+                    last = Some(pane);
                 }
             }
         }

@@ -104,15 +104,13 @@ fn write<D: Digest>(groups: &[D]) -> ArrayRef {
 }
 
 fn only(values: &[ArrayRef]) -> Result<&ArrayRef> {
-    match values {
-        [column] => Ok(column),
-        _ => exec_err!("one column was expected, there are {}", values.len()),
-    }
+    if let [column] = values { Ok(column) } else { exec_err!("one column was expected, there are {}", values.len()) }
 }
 
 fn states(column: &ArrayRef) -> Result<&BinaryArray> {
-    match column.as_binary_opt::<i32>() {
-        Some(states) => Ok(states),
-        None => exec_err!("a digest's state is a binary column, not {}", column.data_type()),
+    if let Some(states) = column.as_binary_opt::<i32>() {
+        Ok(states)
+    } else {
+        exec_err!("a digest's state is a binary column, not {}", column.data_type())
     }
 }

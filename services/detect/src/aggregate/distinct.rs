@@ -51,7 +51,9 @@ impl DistinctDigest {
     fn sketch(&mut self) -> Result<&mut HllUnion> {
         if let Self::Exact(values) = self {
             let mut sketch = Box::new(HllUnion::new(LG_K).map_err(external)?);
-            values.iter().for_each(|value| sketch.update_value(value));
+            for value in values {
+                sketch.update_value(value);
+            }
             *self = Self::Sketch(sketch);
         }
         match self {
@@ -89,7 +91,9 @@ impl Digest for DistinctDigest {
             Self::Exact(values) if values.is_empty() => {}
             Self::Exact(values) => {
                 bytes.push(EXACT);
-                values.iter().for_each(|value| write_short(*value, bytes));
+                for value in values {
+                    write_short(*value, bytes);
+                }
             }
             Self::Sketch(sketch) => {
                 bytes.push(SKETCH);

@@ -53,7 +53,9 @@ impl TopShareDigest {
     fn sketch(&mut self) -> Result<&mut FrequentItemsSketch<u64>> {
         if let Self::Exact(counts) = self {
             let mut sketch = Box::new(FrequentItemsSketch::new(MAX_MAP_SIZE).map_err(external)?);
-            counts.iter().for_each(|(value, count)| add_to(&mut sketch, *value, *count));
+            for (value, count) in counts {
+                add_to(&mut sketch, *value, *count);
+            }
             *self = Self::Sketch(sketch);
         }
         match self {

@@ -91,6 +91,9 @@ pub enum EngineError {
         /// What DataFusion says.
         source: DataFusionError,
     },
+    /// The events were added and judged, but old panes could not be merged; the windows are as they were.
+    #[error("merging old panes")]
+    RollUp(#[source] DataFusionError),
     /// The statistics could not be read.
     #[error("reading the statistics")]
     Read(#[source] DataFusionError),
@@ -161,6 +164,7 @@ impl Engine {
             pending.push(Pending { account, event, at_ms, as_of: AsOf { id, slot: slot_of(at_ms) } });
         }
         let matches = self.judge(batch, &mut pending)?;
+        update::roll_up(&mut self.store, self.statistics.plan(), &update.touched).map_err(EngineError::RollUp)?;
         self.evicted += self.store.shrink_to(self.limits.max_accounts);
         Ok(matches)
     }

@@ -21,9 +21,14 @@ pub(crate) struct ReadPlan {
     /// For each statistic, its value over the results of `aggregates`.
     values: Vec<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
+    /// For each statistic, its value when there are no events.
+    empty: Vec<Option<f64>>,
     /// Shortest first.
     windows: Vec<Window>,
 }
+
+/// The number of a group that has no panes.
+const NONE: usize = usize::MAX;
 
 /// An account as of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +59,12 @@ impl ReadPlan {
         };
         let schema = Arc::new(Schema::new(aggregates.iter().map(field).collect::<Vec<_>>()));
         let value = |index: &usize| reassign_expr_columns(Arc::clone(&plan.statistics[*index].value), &schema);
-        let values = statistics.iter().map(value).collect::<Result<_>>()?;
-        Ok(Self { aggregates, values, schema, windows })
+        let values: Vec<Arc<dyn PhysicalExpr>> = statistics.iter().map(value).collect::<Result<_>>()?;
+        let nothing = |index: &usize| plan.aggregates[*index].function.create_accumulator()?.evaluate()?.to_array();
+        let nothing = aggregates.iter().map(nothing).collect::<Result<Vec<_>>>()?;
+        let empty = evaluate(&values, &schema, nothing, 1)?;
+        let empty = empty.iter().map(|column| column.is_valid(0).then(|| column.value(0))).collect();
+        Ok(Self { aggregates, values, schema, empty, windows })
     }
 
     /// The windows, shortest first.
@@ -71,26 +80,38 @@ impl ReadPlan {
             let columns = self.values.iter().map(|_| Float64Array::from(Vec::<f64>::new())).collect();
             return Ok(Values { columns, points: 0 });
         }
+        // Groups are numbered window by window, in each for all points. DataFusion must see only those that have a
+        // row, so they get dense numbers besides.
         let groups = self.windows.len() * points.len();
         let wanted = |index: usize| self.aggregates.binary_search(&index).is_ok();
         let mut bands = Merging::new(plan, wanted);
-        let mut filled = vec![false; groups];
+        let mut band_of = vec![NONE; groups];
+        let mut band_count = 0;
         for (index, point) in points.iter().enumerate() {
             for pane in store.panes_of(point.id) {
                 if let Some(window) = pane.key.first_window(&self.windows, point.slot) {
-                    let group = window * points.len() + index;
-                    filled[group] = true;
-                    bands.push(&pane.row, group)?;
+                    let band = &mut band_of[window * points.len() + index];
+                    if *band == NONE {
+                        *band = band_count;
+                        band_count += 1;
+                    }
+                    bands.push(&pane.row, *band)?;
                 }
             }
         }
-        let bands = bands.into_accumulators(groups)?;
-        // Row and group of each band in each window that counts it.
+        let bands = bands.into_accumulators(band_count)?;
+        // Each band, and the windows that count it.
         let (mut rows, mut windows) = (Vec::new(), Vec::new());
-        for (group, _) in filled.iter().enumerate().filter(|(_, filled)| **filled) {
-            for window in (group..groups).step_by(points.len()) {
-                rows.push(group as u32);
-                windows.push(window);
+        let mut window_of = vec![NONE; groups];
+        let mut window_count = 0;
+        for (first, band) in band_of.into_iter().enumerate().filter(|(_, band)| *band != NONE) {
+            for group in (first..groups).step_by(points.len()) {
+                if window_of[group] == NONE {
+                    window_of[group] = window_count;
+                    window_count += 1;
+                }
+                rows.push(band as u32);
+                windows.push(window_of[group]);
             }
         }
         let rows = UInt32Array::from(rows);
@@ -99,17 +120,34 @@ impl ReadPlan {
             let states = band.state(EmitTo::All)?;
             let states = states.iter().map(|state| Ok(take(state, &rows, None)?)).collect::<Result<Vec<ArrayRef>>>()?;
             let mut whole = plan.aggregates[*index].function.create_groups_accumulator()?;
-            whole.merge_batch(&states, &windows, groups)?;
+            whole.merge_batch(&states, &windows, window_count)?;
             results.push(whole.evaluate(EmitTo::All)?);
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(groups));
-        let results = RecordBatch::try_new_with_options(Arc::clone(&self.schema), results, &options)?;
-        let value = |expr: &Arc<dyn PhysicalExpr>| {
-            let column = expr.evaluate(&results)?.into_array(groups)?;
-            Ok(column.as_primitive::<Float64Type>().clone())
+        let dense = evaluate(&self.values, &self.schema, results, window_count)?;
+        let place = |(column, empty): (&Float64Array, &Option<f64>)| {
+            let value = |dense: &usize| match *dense {
+                NONE => *empty,
+                dense => column.is_valid(dense).then(|| column.value(dense)),
+            };
+            window_of.iter().map(value).collect()
         };
-        Ok(Values { columns: self.values.iter().map(value).collect::<Result<_>>()?, points: points.len() })
+        Ok(Values { columns: dense.iter().zip(&self.empty).map(place).collect(), points: points.len() })
     }
+}
+
+/// Statistics over the results of aggregates.
+fn evaluate(
+    values: &[Arc<dyn PhysicalExpr>],
+    schema: &SchemaRef,
+    results: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<Vec<Float64Array>> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let results = RecordBatch::try_new_with_options(Arc::clone(schema), results, &options)?;
+    let value = |value: &Arc<dyn PhysicalExpr>| {
+        Ok(value.evaluate(&results)?.into_array(rows)?.as_primitive::<Float64Type>().clone())
+    };
+    values.iter().map(value).collect()
 }
 
 impl Values {

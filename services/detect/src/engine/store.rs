@@ -1,6 +1,6 @@
 //! All accounts' panes, in memory: found by account, and in the order of their last use.
 
-use crate::window::{PaneKey, Window, slot_of};
+use crate::window::{PaneKey, Window, is_too_old, slot_of};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 use tidegate_domain::Account;
@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     account: Option<Account>,
     /// Time of its newest event.
     pub newest_ms: i64,
+    /// Slot of the last event that came late; 0 for none.
+    pub late_slot: u32,
     /// Its panes are rolled up when there are this many.
     pub roll_up_at: usize,
     /// Sorted by key.
@@ -109,6 +111,12 @@ impl Store {
 
     pub fn entry_mut(&mut self, id: Id) -> &mut Entry {
         &mut self.entries[id as usize]
+    }
+
+    /// The slot of its last late event, as long as events from there on would still count.
+    pub fn late_slot_of(&self, id: Id) -> Option<u32> {
+        let Entry { late_slot, newest_ms, .. } = self.entries[id as usize];
+        Some(late_slot).filter(|late| *late != 0 && !is_too_old(*late, slot_of(newest_ms)))
     }
 
     /// The account's panes, by key.
@@ -204,20 +212,18 @@ impl Store {
         let entry = Entry {
             account: Some(account.clone()),
             newest_ms: i64::MIN,
+            late_slot: 0,
             roll_up_at: ROLL_UP_AT,
             panes: Vec::new(),
             newer: NONE,
             older: NONE,
         };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.entries[id as usize] = entry;
-                id
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as Id
-            }
+        let id = if let Some(id) = self.free.pop() {
+            self.entries[id as usize] = entry;
+            id
+        } else {
+            self.entries.push(entry);
+            (self.entries.len() - 1) as Id
         };
         let hash = self.hasher.hash_one(account);
         let Self { index, entries, hasher, .. } = self;

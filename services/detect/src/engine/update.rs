@@ -4,12 +4,15 @@ use super::store::{Id, Pane, ROLL_UP_AT, Store};
 use crate::event::EventBatch;
 use crate::row::{Decoder, Encoder};
 use crate::statistics::StatisticsPlan;
-use crate::window::{PaneKey, is_too_old, slot_of};
+use crate::window::{PaneKey, is_late, is_too_old, slot_of};
 use arrow::array::{ArrayRef, AsArray};
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
+
+/// The group of events that are too old, until it has a number. It is aggregated with the others and thrown away.
+const TOO_OLD: usize = usize::MAX;
 
 /// One pane of one account that a batch touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,37 +38,54 @@ pub(super) fn add_events(store: &mut Store, plan: &StatisticsPlan, batch: &Event
     let ids: Vec<Id> = batch.accounts.iter().map(|account| store.touch(account)).collect();
     let mut update = Update::default();
     let mut groups: HashMap<(Id, u32), usize> = HashMap::new();
-    // Group 0 takes the events that are too old, and is thrown away.
-    let mut group_of = vec![0; batch.len()];
-    for row in 0..batch.len() {
+    let mut group_of = vec![TOO_OLD; batch.len()];
+    for (row, group_of) in group_of.iter_mut().enumerate() {
         let (account, at_ms) = (batch.account_of[row], batch.times_ms[row]);
         let id = ids[account as usize];
         let slot = slot_of(at_ms);
         let entry = store.entry_mut(id);
-        if is_too_old(slot, slot_of(entry.newest_ms)) {
+        let newest = slot_of(entry.newest_ms);
+        if is_too_old(slot, newest) {
             update.too_old += 1;
             continue;
+        }
+        if is_late(slot, newest) {
+            entry.late_slot = slot;
         }
         entry.newest_ms = entry.newest_ms.max(at_ms);
         let group = *groups.entry((id, slot)).or_insert_with(|| {
             update.touched.push(Touched { account, id, slot, decides: None });
-            update.touched.len()
+            update.touched.len() - 1
         });
-        group_of[row] = group;
+        *group_of = group;
         if batch.decides[row] {
-            let last = &mut update.touched[group - 1].decides;
+            let last = &mut update.touched[group].decides;
             if last.is_none_or(|last| batch.offsets[last] <= batch.offsets[row]) {
                 *last = Some(row);
             }
         }
     }
+    known_first(store, &mut update.touched, &mut group_of);
     let states = aggregate(store, plan, batch, &group_of, &update.touched)?;
     let mut encoder = Encoder::new(&states)?;
     for (group, touched) in update.touched.iter().enumerate() {
-        store.put(touched.id, PaneKey::of_slot(touched.slot), encoder.row(group + 1));
+        store.put(touched.id, PaneKey::of_slot(touched.slot), encoder.row(group));
     }
-    roll_up(store, plan, &ids)?;
     Ok(update)
+}
+
+/// Puts the groups that have a stored state before the others, and the one for events that are too old last.
+fn known_first(store: &Store, touched: &mut Vec<Touched>, group_of: &mut [usize]) {
+    let is_known = |touched: &Touched| store.row(touched.id, PaneKey::of_slot(touched.slot)).is_some();
+    let (known, new): (Vec<_>, Vec<_>) = touched.drain(..).enumerate().partition(|(_, touched)| is_known(touched));
+    let mut place_of = vec![0; known.len() + new.len()];
+    for (place, (group, of)) in known.into_iter().chain(new).enumerate() {
+        place_of[group] = place;
+        touched.push(of);
+    }
+    for group in group_of {
+        *group = place_of.get(*group).copied().unwrap_or(touched.len());
+    }
 }
 
 /// The states of all groups: what was stored for them, and the batch's events.
@@ -76,14 +96,15 @@ fn aggregate(
     group_of: &[usize],
     touched: &[Touched],
 ) -> Result<Vec<ArrayRef>> {
-    let groups = touched.len() + 1;
     let mut merging = Merging::new(plan, |_| true);
     for (group, touched) in touched.iter().enumerate() {
         if let Some(row) = store.row(touched.id, PaneKey::of_slot(touched.slot)) {
-            merging.push(row, group + 1)?;
+            merging.push(row, group)?;
         }
     }
-    let mut accumulators = merging.into_accumulators(groups)?;
+    let known = merging.groups.len();
+    let mut accumulators = merging.into_accumulators(known)?;
+    let groups = touched.len() + usize::from(group_of.contains(&touched.len()));
     let inputs = plan
         .inputs
         .iter()
@@ -99,10 +120,11 @@ fn aggregate(
     Ok(states)
 }
 
-/// Rolls up the panes of those accounts that have gathered many.
-fn roll_up(store: &mut Store, plan: &StatisticsPlan, ids: &[Id]) -> Result<()> {
+/// Rolls up the panes of those touched accounts that have gathered many. To be done when the batch is judged: its
+/// events may lie hours apart, and each is judged as of its own time.
+pub(super) fn roll_up(store: &mut Store, plan: &StatisticsPlan, touched: &[Touched]) -> Result<()> {
     let many = |id: &Id| store.panes_of(*id).len() >= store.entry(*id).roll_up_at;
-    let ids: BTreeSet<Id> = ids.iter().copied().filter(many).collect();
+    let ids: BTreeSet<Id> = touched.iter().map(|touched| touched.id).filter(many).collect();
     if ids.is_empty() {
         return Ok(());
     }
@@ -110,9 +132,9 @@ fn roll_up(store: &mut Store, plan: &StatisticsPlan, ids: &[Id]) -> Result<()> {
     let mut merging = Merging::new(plan, |_| true);
     let mut groups: Vec<(Id, PaneKey, usize)> = Vec::new();
     for id in &ids {
-        let newest = slot_of(store.entry(*id).newest_ms);
+        let (newest, late) = (slot_of(store.entry(*id).newest_ms), store.late_slot_of(*id));
         for pane in store.panes_of(*id) {
-            let Some(key) = pane.key.rolled_up(newest) else { continue };
+            let Some(key) = pane.key.rolled_up(newest, late) else { continue };
             match groups.last_mut() {
                 Some((last_id, last, parts)) if last_id == id && *last == key => *parts += 1,
                 _ => groups.push((*id, key, 1)),
@@ -165,7 +187,8 @@ impl<'a> Merging<'a> {
         self.decoder.push(row)
     }
 
-    /// The accumulators of the wanted aggregates, in order, with all rows merged.
+    /// The accumulators of the wanted aggregates, in order, with all rows merged. Each of the groups has to have a row:
+    /// while it meets no NULL, DataFusion takes every group it is told of for one that has a value.
     pub fn into_accumulators(self, total_groups: usize) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         let columns = self.decoder.finish();
         let mut accumulators = Vec::with_capacity(self.wanted.len());

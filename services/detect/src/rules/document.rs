@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 /// One table of a TOML document.
 pub(super) struct Table<'a> {
     pub text: &'a str,
-    pub table: &'a DeTable<'a>,
+    pub entries: &'a DeTable<'a>,
     pub span: Range<usize>,
     pub subject: Option<String>,
 }
@@ -23,7 +23,7 @@ pub(super) fn place(text: &str, offset: usize) -> Position {
 impl<'a> Table<'a> {
     /// Reports every key that is not in `known`.
     pub fn only(&self, known: &[&str], problems: &mut Problems) {
-        for key in self.table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
             let message = format!("unknown key `{name}`{}", suggestion(name, known.iter().copied()));
             let position = Some(place(self.text, key.span().start));
@@ -40,7 +40,7 @@ impl<'a> Table<'a> {
     pub fn required(&self, key: &str, problems: &mut Problems) -> Option<&'a str> {
         if self.value(key).is_none() {
             let message = format!("`{key}` is missing");
-            self.report(problems, Finding::at(Some(place(self.text, self.span.start)), message));
+            self.report(problems, Finding::at(Some(place(self.text, self.span.start)), message).allowing("a text"));
         }
         self.text(key, problems)
     }
@@ -59,7 +59,7 @@ impl<'a> Table<'a> {
 
     /// The value of a key, with its place.
     pub fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.table.get(key)
+        self.entries.get(key)
     }
 
     /// Where the value of a key stands; the table itself without one.

@@ -59,7 +59,11 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> File {
         let position = error.span().map(|span| place(text, span.start));
         problems.add(None, Finding::at(position, error.message()));
     }
-    let top = Table { text, table: document.get_ref(), span: 0..0, subject: None };
+    if !errors.is_empty() {
+        // What a broken document seems to hold would only mislead.
+        return file;
+    }
+    let top = Table { text, entries: document.get_ref(), span: 0..0, subject: None };
     top.only(&["mode", "limits", "rule"], problems);
     match top.text("mode", problems) {
         None | Some("observe") => {}
@@ -90,7 +94,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> File {
         };
         let name = table.get("name").and_then(|name| name.get_ref().as_str());
         let subject = name.map_or_else(|| format!("rule {}", index + 1), |name| format!("rule `{name}`"));
-        let table = Table { text, table, span: rule.span(), subject: Some(subject) };
+        let table = Table { text, entries: table, span: rule.span(), subject: Some(subject) };
         if name.is_some_and(|name| names.contains(&name)) {
             let finding = Finding::at(Some(table.place_of("name")), "there is a rule of this name already");
             table.report(problems, finding);
@@ -116,12 +120,11 @@ fn read_limits(top: &Table, problems: &mut Problems) -> Vec<Limit> {
             let message = format!("`{name}` is not a name for a limit");
             problems.add(None, Finding::at(Some(position), message).allowing("a letter, then letters, digits and _"));
         }
-        match number(value.get_ref()) {
-            Some(value) => read.push(Limit { name: name.to_owned(), value, position }),
-            None => {
-                let message = format!("limit `{name}` is not a number that a predicate can use");
-                problems.add(None, Finding::at(Some(position), message).allowing("0 or more, e.g. 60 or 0.1"));
-            }
+        if let Some(value) = number(value.get_ref()) {
+            read.push(Limit { name: name.to_owned(), value, position });
+        } else {
+            let message = format!("limit `{name}` is not a number that a predicate can use");
+            problems.add(None, Finding::at(Some(position), message).allowing("0 or more, e.g. 60 or 0.1"));
         }
     }
     read
@@ -153,7 +156,9 @@ fn read_rule(table: &Table, problems: &mut Problems) -> RawRule {
     for key in ["reason", "source"] {
         check_length(table, key, MAX_TEXT, problems);
     }
-    let refuses = matches!(action, Some(Action::Throttle { .. } | Action::Lock { .. }));
+    // Asked of the name: the action may have failed for another reason.
+    let asked = table.value("action").and_then(|action| action.get_ref().as_str());
+    let refuses = matches!(asked, Some("throttle" | "lock"));
     let reply = if refuses { table.required("reply", problems) } else { table.text("reply", problems) };
     if let Some(reply) = reply.filter(|reply| !reply.chars().all(|c| c == ' ' || c.is_ascii_graphic())) {
         let message = format!("`reply` has a character that an SMTP reply cannot carry: {reply:?}");
@@ -162,6 +167,10 @@ fn read_rule(table: &Table, problems: &mut Problems) -> RawRule {
     check_length(table, "reply", MAX_REPLY, problems);
     let enabled = table.bool("enabled", problems).unwrap_or(true);
     let domains = table.texts("domains", problems).unwrap_or_default();
+    for domain in domains.iter().filter(|domain| domain.is_empty() || domain.contains(['@', '*', ' '])) {
+        let message = format!("`{domain}` in `domains` is not a domain");
+        table.report(problems, Finding::at(Some(table.place_of("domains")), message).allowing("e.g. example.org"));
+    }
     let info = || {
         Some(RuleInfo {
             name: name?.to_owned(),
@@ -272,7 +281,7 @@ fn duration_ms(text: &str) -> Option<i64> {
         _ => return None,
     };
     let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
-    (1..=MAX_DAYS * 86_400).contains(&seconds).then_some(seconds as i64 * 1_000)
+    (1..=MAX_DAYS * 86_400).contains(&seconds).then_some(seconds.cast_signed() * 1_000)
 }
 
 #[cfg(test)]

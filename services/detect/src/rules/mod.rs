@@ -84,13 +84,21 @@ impl Rules {
         let mut problems = Problems::new(file_name);
         let file = file::read(text, &mut problems);
         let planner = Planner::new();
-        let columns = Columns::new(statistics);
+        let columns = match Columns::new(statistics) {
+            Ok(columns) => columns,
+            Err(error) => {
+                problems.add(None, Finding::at(None, reason(&error)));
+                return Err(problems.into_sorted());
+            }
+        };
         let mut used = Vec::new();
         let mut rules: Vec<(RuleInfo, Predicate)> = Vec::new();
         for rule in file.rules {
             let predicate = rule.when.map(|when| {
                 predicate::plan(&planner, &columns, &when, &file.limits, &mut used).map_err(|findings| {
-                    findings.into_iter().for_each(|finding| problems.add(Some(&rule.subject), finding));
+                    for finding in findings {
+                        problems.add(Some(&rule.subject), finding);
+                    }
                 })
             });
             if let (Some(Ok(predicate)), Some(info)) = (predicate, rule.info) {

@@ -109,9 +109,10 @@ impl StepPlan {
             let window = read.windows().iter().position(|known| known == window);
             statistic.zip(window)
         };
-        match columns.iter().map(place).collect() {
-            Some(columns) => Ok(Self { read, columns }),
-            None => plan_err!("a column is of a statistic or window that is not read"),
+        if let Some(columns) = columns.iter().map(place).collect() {
+            Ok(Self { read, columns })
+        } else {
+            plan_err!("a column is of a statistic or window that is not read")
         }
     }
 }

@@ -7,13 +7,15 @@ use crate::sql::plan::{FUNCTIONS, Planner, TEXT_FUNCTIONS, reason};
 use crate::sql::text::{self, Origin};
 use crate::statistics::{Statistics, written};
 use crate::window::{WINDOWS, Window};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, lit};
 use datafusion::sql::sqlparser::ast::Spanned;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use hashbrown::HashMap;
+use std::sync::Arc;
 
 /// Columns of the account itself, besides its statistics.
 pub(super) const ACCOUNT_COLUMNS: [&str; 3] = ["account", "account_domain", "account_kind"];
@@ -21,8 +23,11 @@ pub(super) const ACCOUNT_COLUMNS: [&str; 3] = ["account", "account_domain", "acc
 /// The columns that predicates may use.
 pub(super) struct Columns {
     names: Vec<String>,
+    allowed: String,
     ranges: HashMap<String, (f64, f64)>,
     schema: DFSchema,
+    /// A row to try predicates on.
+    sample: RecordBatch,
 }
 
 /// A predicate that has passed all checks.
@@ -34,7 +39,7 @@ pub(super) struct Predicate {
 }
 
 impl Columns {
-    pub fn new(statistics: &Statistics) -> Self {
+    pub fn new(statistics: &Statistics) -> Result<Self> {
         let plan = statistics.plan();
         let mut names = Vec::new();
         let mut ranges = HashMap::new();
@@ -49,9 +54,19 @@ impl Columns {
         let text = |name: &str| Field::new(name, DataType::Utf8, true);
         let fields: Vec<_> = names.iter().map(number).chain(ACCOUNT_COLUMNS.map(text)).collect();
         names.extend(ACCOUNT_COLUMNS.map(str::to_owned));
-        // Names are unique: statistics are, and none ends like a window.
-        let schema = DFSchema::try_from(Schema::new(fields)).unwrap_or_else(|_| DFSchema::empty());
-        Self { names, ranges, schema }
+        let schema = DFSchema::try_from(Schema::new(fields))?;
+        let sample = schema.fields().iter().map(|field| match field.data_type() {
+            DataType::Float64 => Arc::new(Float64Array::from(vec![1.0])) as ArrayRef,
+            _ => Arc::new(StringArray::from(vec!["jo@example.org"])),
+        });
+        let sample = RecordBatch::try_new(Arc::clone(schema.inner()), sample.collect())?;
+        let statistics = list(plan.infos.iter().map(|info| info.name.as_str()));
+        let allowed = format!(
+            "<statistic>_<window> with the windows {} and the statistics {statistics}; besides, {}",
+            list(WINDOWS.map(Window::name)),
+            list(ACCOUNT_COLUMNS)
+        );
+        Ok(Self { names, allowed, ranges, schema, sample })
     }
 
     pub fn schema(&self) -> &DFSchema {
@@ -85,6 +100,7 @@ pub(super) fn plan(
     };
     let scope = Scope {
         columns: columns.names.iter().map(String::as_str).collect(),
+        allowed_columns: columns.allowed.clone(),
         aggregates: &[],
         functions: &[FUNCTIONS.as_slice(), TEXT_FUNCTIONS.as_slice()].concat(),
     };
@@ -94,7 +110,8 @@ pub(super) fn plan(
     }
     let start = origin.place(expr.span().start).unwrap_or(origin.0);
     let refuse = |message: String| vec![Finding::at(Some(start), message)];
-    let failed = |error: DataFusionError| refuse(reason(&error));
+    let allowed = "numbers compared with numbers, texts with texts; AND, OR, NOT between comparisons";
+    let failed = |error: DataFusionError| vec![Finding::at(Some(start), reason(&error)).allowing(allowed)];
     let logical = planner.logical(expr, columns.schema()).map_err(failed)?;
     let data_type = logical.get_type(columns.schema()).map_err(failed)?;
     if data_type != DataType::Boolean {
@@ -106,6 +123,9 @@ pub(super) fn plan(
         let always = *value == ScalarValue::Boolean(Some(true));
         return Err(refuse(format!("it {} holds", if always { "always" } else { "never" })));
     }
+    // What type coercion has put in may fail for some values, e.g. a text that is to be a number.
+    let physical = planner.physical(&simple, columns.schema()).map_err(failed)?;
+    physical.evaluate(&columns.sample).map_err(failed)?;
     let conjuncts = split_conjunction_owned(simple);
     if let Some(column) = contradiction(&conjuncts, &columns.ranges) {
         return Err(refuse(format!("it never holds: no value of `{column}` meets all its conditions")));
@@ -124,18 +144,15 @@ fn fill_in(
     let mut fill_in = |token: TokenWithSpan| {
         let Token::Placeholder(placeholder) = &token.token else { return token };
         let name = placeholder.trim_start_matches(['$', ':', '?']);
-        let number = match limits.iter().find(|limit| limit.name == name) {
-            Some(limit) => {
-                used.push(limit.name.clone());
-                limit.value.clone()
-            }
-            None => {
-                let names = || limits.iter().map(|limit| limit.name.as_str());
-                let message = format!("unknown limit `{placeholder}`{}", suggestion(name, names()));
-                let finding = Finding::at(origin.place(token.span.start), message);
-                findings.push(finding.allowing(format!("names in [limits]: {}", list(names()))));
-                "0".to_owned()
-            }
+        let number = if let Some(limit) = limits.iter().find(|limit| limit.name == name) {
+            used.push(limit.name.clone());
+            limit.value.clone()
+        } else {
+            let names = || limits.iter().map(|limit| limit.name.as_str());
+            let message = format!("unknown limit `{placeholder}`{}", suggestion(name, names()));
+            let finding = Finding::at(origin.place(token.span.start), message);
+            findings.push(finding.allowing(format!("names in [limits]: {}", list(names()))));
+            "0".to_owned()
         };
         TokenWithSpan { token: Token::Number(number, false), ..token }
     };

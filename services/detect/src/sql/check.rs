@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::ast::{
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
     pub columns: Vec<&'a str>,
+    /// The columns, said shortly.
+    pub allowed_columns: String,
     /// Aggregate functions; empty where none is allowed.
     pub aggregates: &'a [&'a str],
     pub functions: &'a [&'a str],
@@ -68,11 +70,15 @@ impl Checker<'_> {
                 self.expr(right, row);
             }
             Expr::Between { expr, low, high, .. } => {
-                [expr, low, high].into_iter().for_each(|part| self.expr(part, row))
+                for part in [expr, low, high] {
+                    self.expr(part, row);
+                }
             }
             Expr::InList { expr, list, .. } => {
                 self.expr(expr, row);
-                list.iter().for_each(|item| self.expr(item, row));
+                for item in list {
+                    self.expr(item, row);
+                }
             }
             Expr::Like { any: false, expr, pattern, escape_char: None, .. }
             | Expr::ILike { any: false, expr, pattern, escape_char: None, .. } => {
@@ -96,8 +102,8 @@ impl Checker<'_> {
         let place = self.origin.place(ident.span.start);
         if !self.scope.columns.contains(&name.as_str()) {
             let hint = suggestion(&name, self.scope.columns.iter().copied());
-            let allowed = list(self.scope.columns.iter().copied());
-            self.findings.push(Finding::at(place, format!("unknown column `{name}`{hint}")).allowing(allowed));
+            let finding = Finding::at(place, format!("unknown column `{name}`{hint}"));
+            self.findings.push(finding.allowing(&self.scope.allowed_columns));
         } else if !row {
             let message = format!("column `{name}` stands outside an aggregate function, e.g. max({name})");
             self.findings.push(Finding::at(place, message).allowing(list(self.scope.aggregates.iter().copied())));
@@ -152,11 +158,10 @@ impl Checker<'_> {
     fn refuse_function(&mut self, name: &str, function: &Function) {
         let place = self.origin.place(function.name.span().start);
         let finding = Finding::at(place, format!("`{function}` is not allowed here"));
-        self.findings.push(match self.scope.aggregates.contains(&name) {
-            true => {
-                finding.allowing(format!("{name}(x), {name}(x) FILTER (WHERE ...); distinct(x) counts distinct values"))
-            }
-            false => finding.allowing(format!("{name}(x)")),
+        self.findings.push(if self.scope.aggregates.contains(&name) {
+            finding.allowing(format!("{name}(x), {name}(x) FILTER (WHERE ...); distinct(x) counts distinct values"))
+        } else {
+            finding.allowing(format!("{name}(x)"))
         });
     }
 }

@@ -78,8 +78,9 @@ impl Planner {
     }
 }
 
-/// The first line of what DataFusion says, without the class of the error.
+/// The first line of what DataFusion says, without the class of the error and without what it tried in vain.
 pub(crate) fn reason(error: &DataFusionError) -> String {
     let message = error.find_root().message();
-    message.lines().next().unwrap_or_default().to_owned()
+    let line = message.lines().next().unwrap_or_default();
+    line.split_once(", errors: ").map_or(line, |(message, _)| message).to_owned()
 }

@@ -2,7 +2,7 @@
 
 use super::StatisticInfo;
 use crate::event::event_columns;
-use crate::problem::{Finding, Position, Problems};
+use crate::problem::{Finding, Position, Problems, list};
 use crate::sql::check::{Scope, check, normal};
 use crate::sql::plan::{AGGREGATES, FUNCTIONS};
 use crate::sql::text::{self, Origin};
@@ -101,6 +101,7 @@ fn read_entry(
     let columns = event_columns();
     let scope = Scope {
         columns: columns.iter().map(|column| column.name).collect(),
+        allowed_columns: list(columns.iter().map(|column| column.name)),
         aggregates: &AGGREGATES,
         functions: &FUNCTIONS,
     };

@@ -4,7 +4,7 @@ mod file;
 
 pub(crate) use file::written;
 
-use crate::event::event_schema;
+use crate::event::{EventBatchBuilder, event_schema};
 use crate::problem::{Finding, Problem, Problems};
 use crate::row::StateType;
 use crate::sql::finite::finite;
@@ -12,13 +12,14 @@ use crate::sql::plan::{Planner, reason};
 use crate::window::WINDOWS;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DataFusionError, Result};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, plan_err};
 use datafusion::logical_expr::utils::find_aggregate_exprs;
 use datafusion::logical_expr::{Expr, ExprSchemable, cast};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregate};
 use std::ops::Range;
 use std::sync::Arc;
+use tidegate_domain::{Account, Submission};
 use twox_hash::XxHash64;
 
 /// The statistics that ship with Tidegate, in the file format of [`Statistics::parse`].
@@ -26,6 +27,9 @@ pub const DEFAULT_STATISTICS: &str = include_str!("../../defaults/statistics.sql
 
 /// Most statistics of one file, and most different aggregates under them.
 const MAX_STATISTICS: usize = 100;
+
+/// What an expression of the right form may still get wrong.
+const ALLOWED: &str = "one number as an argument, a list in distinct and top_share only, a truth value in FILTER";
 
 /// A set of statistics, planned by DataFusion. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -159,7 +163,7 @@ fn plan_expression(
     expr: datafusion::sql::sqlparser::ast::Expr,
     schema: &DFSchema,
 ) -> Result<Expr, Finding> {
-    let refuse = |error: DataFusionError| Finding::at(None, reason(&error));
+    let refuse = |error: DataFusionError| Finding::at(None, reason(&error)).allowing(ALLOWED);
     let expr = planner.logical(expr, schema).and_then(|expr| planner.simplified(expr, schema)).map_err(refuse)?;
     let data_type = expr.get_type(schema).map_err(refuse)?;
     if !data_type.is_numeric() {
@@ -184,8 +188,9 @@ fn add_aggregates(
         if aggregates.iter().any(|(known, _)| *known == found) {
             continue;
         }
-        let refuse = |error: DataFusionError| Finding::at(None, reason(&error));
+        let refuse = |error: DataFusionError| Finding::at(None, reason(&error)).allowing(ALLOWED);
         let lowered = planner.aggregate(&found, schema).map_err(refuse)?;
+        try_on_sample(&lowered).map_err(refuse)?;
         let name = found.schema_name().to_string();
         let function = lowered.aggregate;
         let states = function.state_fields().map_err(refuse)?;
@@ -193,14 +198,29 @@ fn add_aggregates(
             && states.iter().all(|field| StateType::of(field.data_type()).is_some());
         if !supported {
             let message = format!("`{name}` has no compact state for this type of column");
-            return Err(
-                Finding::at(None, message).allowing("numbers and truth values; lists in distinct and top_share")
-            );
+            return Err(Finding::at(None, message).allowing(ALLOWED));
         }
         let digest = states.iter().any(|field| field.data_type() == &DataType::Binary);
         let arguments = function.expressions().into_iter().map(|input| index_of(inputs, input)).collect();
         let filter = lowered.filter.map(|filter| index_of(inputs, filter));
         aggregates.push((found, Aggregate { name, function, arguments, filter, state: 0..states.len(), digest }));
+    }
+    Ok(())
+}
+
+/// What type coercion has put in may fail for some values, or give what is no truth value.
+fn try_on_sample(aggregate: &LoweredAggregate) -> Result<()> {
+    let mut builder = EventBatchBuilder::new();
+    builder.push(&Account::client_address([192, 0, 2, 1].into()), 0, 0, &Submission::default(), false);
+    let sample = builder.finish()?;
+    for argument in aggregate.aggregate.expressions() {
+        argument.evaluate(sample.columns())?;
+    }
+    if let Some(filter) = &aggregate.filter {
+        let data_type = filter.evaluate(sample.columns())?.data_type();
+        if data_type != DataType::Boolean {
+            return plan_err!("the filter is not true or false, but of type {data_type}");
+        }
     }
     Ok(())
 }
@@ -234,9 +254,9 @@ fn assemble(
     let fields: Vec<_> = aggregates.iter().map(|(_, aggregate)| field(aggregate)).collect();
     let schema = DFSchema::try_from(Schema::new(fields))?;
     let mut statistics = Vec::new();
-    let mut version = String::new();
+    let mut definitions = String::new();
     for (info, expr) in infos.iter().zip(exprs) {
-        version.push_str(&format!("{} = {expr};", info.name));
+        definitions.extend([&info.name, " = ", &expr.to_string(), ";"]);
         let mut used = Vec::new();
         let over_results = expr.clone().transform_down(|part| {
             Ok(match aggregates.iter().position(|(known, _)| *known == part) {
@@ -258,7 +278,7 @@ fn assemble(
             range: range_of(expr),
         });
     }
-    let version = format!("{:012x}", XxHash64::oneshot(0, version.as_bytes()) >> 16);
+    let version = format!("{:012x}", XxHash64::oneshot(0, definitions.as_bytes()) >> 16);
     let aggregates = aggregates.into_iter().map(|(_, aggregate)| aggregate).collect();
     Ok(Statistics { plan: Arc::new(StatisticsPlan { infos, statistics, inputs, aggregates, state, version }) })
 }

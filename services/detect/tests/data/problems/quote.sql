@@ -1,0 +1,2 @@
+messages = count(*);
+spam = count(*) FILTER (WHERE spam AND 'x;

@@ -1,0 +1,8 @@
+//! Statistics, rules and windows, through the crate's public interface.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod cases;
+mod defaults;
+mod engine;
+mod problems;
+mod windows;
