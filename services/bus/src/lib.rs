@@ -5,11 +5,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod embedded;
 mod error;
+mod limits;
 mod partition;
 mod topic;
 
+pub use embedded::{EmbeddedBus, EmbeddedConfig};
 pub use error::BusError;
+pub use limits::{BATCH_MAX_BYTES, BATCH_MAX_RECORDS, MESSAGE_MAX_BYTES};
 pub use partition::partition_of;
 pub use topic::{Kept, Topic};
 
