@@ -15,8 +15,8 @@ const ACCOUNTS: u64 = 20_000;
 const DAY_MS: i64 = 24 * 3_600_000;
 /// Events that the day before the measurement has.
 const DAY_EVENTS: i64 = 300_000;
-/// Time between two events while it is measured: 1,000 a second.
-const LIVE_STEP_MS: i64 = 1;
+/// Time between two events while it is measured: 50 a second.
+const LIVE_STEP_MS: i64 = 20;
 
 /// Makes events by SplitMix64, the same in every run.
 struct Traffic {

@@ -2,7 +2,7 @@
 
 use super::read::AsOf;
 use super::store::Store;
-use crate::rules::{AccountColumn, CompiledRule, Mode, Rules, action_name};
+use crate::rules::{AccountColumn, CompiledRule, Mode, Rules, SecondStep, StepPlan, action_name};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Float64Type, SchemaRef};
@@ -21,67 +21,56 @@ pub(super) struct Case<'a> {
 /// For each case, the rules that hold, in the order of the rule set.
 pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Vec<Vec<Match>>> {
     let plan = rules.plan();
-    let mut found: Vec<Vec<(usize, Match)>> = vec![Vec::new(); cases.len()];
+    let mut found: Vec<Vec<Match>> = vec![Vec::new(); cases.len()];
     if cases.is_empty() || plan.rules.is_empty() {
-        return Ok(vec![Vec::new(); cases.len()]);
+        return Ok(found);
     }
-    let statistics = rules.statistics().plan();
     let points: Vec<AsOf> = cases.iter().map(|case| case.as_of).collect();
-    let values = plan.numbers.read.read(store, statistics, &points)?;
-    let numbers = plan
-        .numbers
-        .columns
-        .iter()
-        .map(|(statistic, window)| -> ArrayRef { Arc::new(values.column(*statistic, *window)) });
-    let about = plan.account.iter().map(|column| account_column(*column, cases));
-    let first = batch(&plan.first_schema, numbers.chain(about).collect(), cases.len())?;
-
-    // Step one: rules that need no digest are decided, the others find their candidates.
-    let mut candidates: Vec<(&CompiledRule, BooleanArray)> = Vec::new();
-    let mut undecided = vec![false; cases.len()];
+    let mut columns = read(store, rules, &plan.numbers, &points)?;
+    columns.extend(plan.account.iter().map(|column| account_column(*column, cases)));
+    let first = batch(&plan.first_schema, columns, cases.len())?;
     for rule in &plan.rules {
-        let holds = holds(rule.first.as_ref(), &first)?;
-        if rule.second.is_none() {
-            for case in truths(&holds) {
-                found[case].extend(matched(rules, rule, cases[case].account, &first, case));
+        let candidates = holds(rule.first.as_ref(), &first)?;
+        match &rule.second {
+            None => {
+                for case in truths(&candidates) {
+                    found[case].extend(matched(rules, rule, cases[case].account, &first, case));
+                }
             }
-        } else if holds.true_count() > 0 {
-            truths(&holds).for_each(|case| undecided[case] = true);
-            candidates.push((rule, holds));
-        }
-    }
-
-    // Step two: digests, for the candidates only.
-    let rest: Vec<usize> = undecided.iter().enumerate().filter(|(_, open)| **open).map(|(case, _)| case).collect();
-    if !rest.is_empty() {
-        let points: Vec<AsOf> = rest.iter().map(|case| cases[*case].as_of).collect();
-        let values = plan.digests.read.read(store, statistics, &points)?;
-        let rows = UInt32Array::from_iter_values(rest.iter().map(|case| *case as u32));
-        let mut columns =
-            first.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
-        columns.extend(
-            plan.digests
-                .columns
-                .iter()
-                .map(|(statistic, window)| -> ArrayRef { Arc::new(values.column(*statistic, *window)) }),
-        );
-        let full = batch(&plan.full_schema, columns, rest.len())?;
-        for (rule, candidate) in candidates {
-            for row in truths(&holds(rule.second.as_ref(), &full)?) {
-                let case = rest[row];
-                if candidate.value(case) {
+            Some(_) if candidates.true_count() == 0 => {}
+            Some(second) => {
+                let candidates: Vec<usize> = truths(&candidates).collect();
+                let full = with_digests(store, rules, second, cases, &first, &candidates)?;
+                for row in truths(&holds(Some(&second.predicate), &full)?) {
+                    let case = candidates[row];
                     found[case].extend(matched(rules, rule, cases[case].account, &full, row));
                 }
             }
         }
     }
-    Ok(found
-        .into_iter()
-        .map(|mut matches| {
-            matches.sort_by_key(|(index, _)| *index);
-            matches.into_iter().map(|(_, found)| found).collect()
-        })
-        .collect())
+    Ok(found)
+}
+
+/// The first step's columns for the cases that a rule still may match, and the digests that it asks for.
+fn with_digests(
+    store: &Store,
+    rules: &Rules,
+    second: &SecondStep,
+    cases: &[Case],
+    first: &RecordBatch,
+    candidates: &[usize],
+) -> Result<RecordBatch> {
+    let points: Vec<AsOf> = candidates.iter().map(|case| cases[*case].as_of).collect();
+    let rows = UInt32Array::from_iter_values(candidates.iter().map(|case| *case as u32));
+    let mut columns = first.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
+    columns.extend(read(store, rules, &second.digests, &points)?);
+    batch(&second.schema, columns, candidates.len())
+}
+
+fn read(store: &Store, rules: &Rules, step: &StepPlan, points: &[AsOf]) -> Result<Vec<ArrayRef>> {
+    let values = step.read.read(store, rules.statistics().plan(), points)?;
+    let column = |(statistic, window): &(usize, usize)| -> ArrayRef { Arc::new(values.column(*statistic, *window)) };
+    Ok(step.columns.iter().map(column).collect())
 }
 
 /// Where a predicate is true; NULL is not true. No predicate holds everywhere.
@@ -100,13 +89,7 @@ fn truths(holds: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// The match of a rule, unless it is limited to other domains.
-fn matched(
-    rules: &Rules,
-    rule: &CompiledRule,
-    account: &Account,
-    columns: &RecordBatch,
-    row: usize,
-) -> Option<(usize, Match)> {
+fn matched(rules: &Rules, rule: &CompiledRule, account: &Account, columns: &RecordBatch, row: usize) -> Option<Match> {
     let info = &rules.list()[rule.index];
     let concerns = info.domains.is_empty()
         || account.domain().is_some_and(|domain| info.domains.iter().any(|allowed| allowed == domain));
@@ -127,8 +110,7 @@ fn matched(
         }
     };
     let rule_ref = RuleRef { name: info.name.clone(), rule_set: rules.version().to_owned() };
-    let found = Match { rule: rule_ref, action, reason, reply: info.reply.clone(), evidence: evidence.collect() };
-    Some((rule.index, found))
+    Some(Match { rule: rule_ref, action, reason, reply: info.reply.clone(), evidence: evidence.collect() })
 }
 
 fn account_column(column: AccountColumn, cases: &[Case]) -> ArrayRef {

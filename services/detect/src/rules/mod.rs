@@ -5,7 +5,7 @@ mod file;
 mod plan;
 mod predicate;
 
-pub(crate) use plan::{AccountColumn, CompiledRule, RulesPlan};
+pub(crate) use plan::{AccountColumn, CompiledRule, RulesPlan, SecondStep, StepPlan};
 
 use crate::problem::{Finding, Problem, Problems, list};
 use crate::sql::plan::{Planner, reason};

@@ -13,18 +13,15 @@ use datafusion::physical_expr::PhysicalExpr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Two steps: the first reads numbers only and evaluates the conjuncts that need no more; the second reads digests,
-/// for those accounts only that a rule still may match.
+/// Two steps: the first reads numbers only, once for all rules, and evaluates the conjuncts that need no more; the
+/// second reads a rule's digests, for those accounts only that it still may match.
 #[derive(Debug)]
 pub(crate) struct RulesPlan {
     pub numbers: StepPlan,
-    pub digests: StepPlan,
-    /// Columns about the account itself; they stand between the two steps' columns.
+    /// Columns about the account itself; they stand behind the numbers.
     pub account: Vec<AccountColumn>,
-    /// Columns of the first step, then the account's.
+    /// Columns of the first step.
     pub first_schema: SchemaRef,
-    /// All columns.
-    pub full_schema: SchemaRef,
     /// Enabled rules, in the order of the file.
     pub rules: Vec<CompiledRule>,
 }
@@ -50,10 +47,19 @@ pub(crate) struct CompiledRule {
     pub index: usize,
     /// The conjuncts over the first step's columns.
     pub first: Option<Arc<dyn PhysicalExpr>>,
-    /// The others, over all columns.
-    pub second: Option<Arc<dyn PhysicalExpr>>,
-    /// The statistics columns that it names: name, and place in the full schema.
+    /// The others; none when the first step decides.
+    pub second: Option<SecondStep>,
+    /// The statistics columns that it names: name, and place among the columns of its last step.
     pub evidence: Vec<(String, usize)>,
+}
+
+/// What a rule needs besides numbers.
+#[derive(Debug)]
+pub(crate) struct SecondStep {
+    pub digests: StepPlan,
+    /// The first step's columns, then the digests.
+    pub schema: SchemaRef,
+    pub predicate: Arc<dyn PhysicalExpr>,
 }
 
 impl RulesPlan {
@@ -64,36 +70,21 @@ impl RulesPlan {
         all: &[Predicate],
     ) -> Result<Self> {
         let enabled: Vec<usize> = (0..infos.len()).filter(|index| infos[*index].enabled).collect();
-        let named: BTreeSet<String> =
-            enabled.iter().flat_map(|index| all[*index].conjuncts.iter().flat_map(names_of)).collect();
-        let mut number_columns: Vec<(usize, Window)> = Vec::new();
-        let mut digest_columns: Vec<(usize, Window)> = Vec::new();
-        for (index, info) in statistics.list().iter().enumerate() {
-            for window in WINDOWS.into_iter().filter(|window| named.contains(&column_name(&info.name, *window))) {
-                let digest = statistics.plan().statistics[index].digest;
-                if digest { &mut digest_columns } else { &mut number_columns }.push((index, window));
-            }
-        }
+        let named: BTreeSet<String> = enabled.iter().flat_map(|index| all[*index].names()).collect();
+        let numbers = columns_of(statistics, &named, false);
         let account: Vec<usize> = (0..ACCOUNT_COLUMNS.len()).filter(|i| named.contains(ACCOUNT_COLUMNS[*i])).collect();
-        let field = |(statistic, window): &(usize, Window)| {
-            Field::new(column_name(&statistics.list()[*statistic].name, *window), DataType::Float64, true)
-        };
-        let mut fields: Vec<Field> = number_columns.iter().map(field).collect();
+        let mut fields: Vec<Field> = numbers.iter().map(|column| field(statistics, *column)).collect();
         fields.extend(account.iter().map(|index| Field::new(ACCOUNT_COLUMNS[*index], DataType::Utf8, true)));
-        let first = DFSchema::try_from(Schema::new(fields.clone()))?;
-        fields.extend(digest_columns.iter().map(field));
-        let full = DFSchema::try_from(Schema::new(fields))?;
-        let rules = enabled.iter().map(|index| compile(planner, *index, &all[*index], &first, &full));
+        let first = DFSchema::try_from(Schema::new(fields))?;
+        let rules = enabled.iter().map(|index| compile(planner, statistics, *index, &all[*index], &first));
         Ok(Self {
             rules: rules.collect::<Result<_>>()?,
-            numbers: StepPlan::new(statistics, &number_columns)?,
-            digests: StepPlan::new(statistics, &digest_columns)?,
+            numbers: StepPlan::new(statistics, &numbers)?,
             account: account
                 .iter()
                 .map(|index| [AccountColumn::Name, AccountColumn::Domain, AccountColumn::Kind][*index])
                 .collect(),
             first_schema: Arc::clone(first.inner()),
-            full_schema: Arc::clone(full.inner()),
         })
     }
 }
@@ -117,32 +108,56 @@ impl StepPlan {
     }
 }
 
+/// The columns of statistics among `names`: of those that keep a digest, or of the others.
+fn columns_of(statistics: &Statistics, names: &BTreeSet<String>, digest: bool) -> Vec<(usize, Window)> {
+    let plan = statistics.plan();
+    let of_kind = (0..plan.statistics.len()).filter(|index| plan.statistics[*index].digest == digest);
+    of_kind
+        .flat_map(|index| WINDOWS.map(|window| (index, window)))
+        .filter(|(index, window)| names.contains(&column_name(&plan.infos[*index].name, *window)))
+        .collect()
+}
+
+fn field(statistics: &Statistics, (statistic, window): (usize, Window)) -> Field {
+    Field::new(column_name(&statistics.list()[statistic].name, window), DataType::Float64, true)
+}
+
 fn compile(
     planner: &Planner,
+    statistics: &Statistics,
     index: usize,
     predicate: &Predicate,
     first: &DFSchema,
-    full: &DFSchema,
 ) -> Result<CompiledRule> {
-    let early = |expr: &Expr| names_of(expr).iter().all(|name| first.has_column_with_unqualified_name(name));
+    let names: BTreeSet<String> = predicate.names().collect();
+    let early = |expr: &Expr| names_of(expr).all(|name| first.has_column_with_unqualified_name(&name));
     let (early, late): (Vec<Expr>, Vec<Expr>) = predicate.conjuncts.iter().cloned().partition(early);
-    let physical =
-        |exprs: Vec<Expr>, schema: &DFSchema| all_of(exprs).map(|expr| planner.physical(&expr, schema)).transpose();
-    let mut names: Vec<String> = predicate.conjuncts.iter().flat_map(names_of).collect();
-    names.dedup();
-    let mut evidence: Vec<(String, usize)> = Vec::new();
-    for name in names {
-        let known = ACCOUNT_COLUMNS.contains(&name.as_str()) || evidence.iter().any(|(known, _)| *known == name);
-        if let Some(place) = full.index_of_column_by_name(None, &name).filter(|_| !known) {
-            evidence.push((name, place));
-        }
-    }
-    Ok(CompiledRule { index, first: physical(early, first)?, second: physical(late, full)?, evidence })
+    let digests = columns_of(statistics, &names, true);
+    let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.extend(digests.iter().map(|column| field(statistics, *column)));
+    let full = DFSchema::try_from(Schema::new(fields))?;
+    let second = match all_of(late) {
+        None => None,
+        Some(late) => Some(SecondStep {
+            digests: StepPlan::new(statistics, &digests)?,
+            schema: Arc::clone(full.inner()),
+            predicate: planner.physical(&late, &full)?,
+        }),
+    };
+    let first = all_of(early).map(|early| planner.physical(&early, first)).transpose()?;
+    let of_statistics = names.into_iter().filter(|name| !ACCOUNT_COLUMNS.contains(&name.as_str()));
+    let evidence = of_statistics.filter_map(|name| Some((full.index_of_column_by_name(None, &name)?, name)));
+    let evidence = evidence.map(|(place, name)| (name, place)).collect();
+    Ok(CompiledRule { index, first, second, evidence })
 }
 
-/// The columns that an expression names, in the order of the alphabet.
-fn names_of(expr: &Expr) -> Vec<String> {
-    let mut names: Vec<String> = expr.column_refs().into_iter().map(|column| column.name.clone()).collect();
-    names.sort_unstable();
-    names
+impl Predicate {
+    /// The columns that it names; some may come several times.
+    fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.conjuncts.iter().flat_map(names_of)
+    }
+}
+
+fn names_of(expr: &Expr) -> impl Iterator<Item = String> {
+    expr.column_refs().into_iter().map(|column| column.name.clone()).collect::<Vec<_>>().into_iter()
 }
