@@ -39,7 +39,9 @@ impl Audit {
         for text in [&mut record.actor, &mut record.account, &mut record.reason, &mut record.result] {
             text.truncate(text.floor_char_boundary(MAX_TEXT_OCTETS));
         }
-        let key = Bytes::copy_from_slice(record.account.as_bytes());
+        // A request that names no account is kept under its method: every record needs a key.
+        let key = if record.account.is_empty() { &record.method } else { &record.account };
+        let key = Bytes::copy_from_slice(key.as_bytes());
         let message = Message { key, value: Some(record.encode_to_vec().into()) };
         let why = match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Audit, vec![message])).await {
             Ok(Ok(_)) => return Ok(()),

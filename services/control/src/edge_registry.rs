@@ -93,7 +93,7 @@ impl EdgeRegistry {
             timing: EdgeTiming::default(),
             applied: VecDeque::new(),
             status: None,
-            replaced: replaced.clone(),
+            replaced: CancellationToken::new(),
         });
         if entry.connected {
             tracing::warn!(node, site = entry.identity.site, "the node connected anew; its older connection is ended");
@@ -272,6 +272,7 @@ mod tests {
     fn a_second_connection_of_a_node_replaces_the_first() {
         let registry = Arc::new(EdgeRegistry::new(10));
         let first = registry.connect(identity("mx1"), Positions::new(), 0).unwrap();
+        assert!(!first.replaced.is_cancelled());
         let second = registry.connect(identity("mx1"), Positions::new(), 1).unwrap();
         assert!(first.replaced.is_cancelled() && !second.replaced.is_cancelled());
         first.sent(99);

@@ -5,7 +5,7 @@ use crate::replica_feed::error_line;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
-use tidegate_bus::{Bus, Message, Topic};
+use tidegate_bus::{Bus, MESSAGE_MAX_BYTES, Message, Topic};
 use tidegate_domain::Event;
 use tidegate_proto::{event_to_proto, v1};
 use tonic::{Request, Response, Status};
@@ -47,19 +47,26 @@ impl v1::event_service_server::EventService for EventApi {
 }
 
 /// The messages to write, in the order of the events, and what could not be taken.
-///
-/// What is written is the event as the domain understood it: within its bounds.
 fn check(events: Vec<v1::Event>) -> (Vec<Message>, Vec<v1::RejectedEvent>) {
     let mut messages = Vec::with_capacity(events.len());
     let mut rejected = Vec::new();
     for (index, event) in (0..).zip(events) {
-        match Event::try_from(event) {
-            Ok(event) => messages.push(Message {
-                key: Bytes::copy_from_slice(event.account.as_str().as_bytes()),
-                value: Some(event_to_proto(&event).encode_to_vec().into()),
-            }),
-            Err(error) => rejected.push(v1::RejectedEvent { index, reason: error.to_line() }),
+        match message(event) {
+            Ok(message) => messages.push(message),
+            Err(reason) => rejected.push(v1::RejectedEvent { index, reason }),
         }
     }
     (messages, rejected)
+}
+
+/// What is written is the event as the domain understood it: within its bounds.
+fn message(event: v1::Event) -> Result<Message, String> {
+    let event = Event::try_from(event).map_err(|error| error.to_line())?;
+    let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
+    let value = event_to_proto(&event).encode_to_vec();
+    let octets = key.len() + value.len();
+    if octets > MESSAGE_MAX_BYTES {
+        return Err(format!("the event has {octets} octets; allowed: at most {MESSAGE_MAX_BYTES}"));
+    }
+    Ok(Message { key, value: Some(value.into()) })
 }
