@@ -147,10 +147,7 @@ impl Accounts {
                 ordered.by_changed.range((from, Bound::Unbounded)).any(|(_, state)| !see(state))
             }
         };
-        last.filter(|_| stopped).map(|state| match order {
-            Order::Name => Cursor::Name(state.account.clone()),
-            Order::Changed => Cursor::Changed(state.changed_ms, state.account.clone()),
-        })
+        last.filter(|_| stopped).map(|state| Cursor::at(&state, order))
     }
 
     /// How many accounts are locked.
@@ -162,6 +159,26 @@ impl Accounts {
         match among {
             Among::All => &self.all,
             Among::Refused => &self.refused,
+        }
+    }
+}
+
+impl Cursor {
+    /// At `state`.
+    pub fn at(state: &AccountState, order: Order) -> Self {
+        match order {
+            Order::Name => Self::Name(state.account.clone()),
+            Order::Changed => Self::Changed(state.changed_ms, state.account.clone()),
+        }
+    }
+
+    /// Whether `state` comes after it in its order.
+    pub fn precedes(&self, state: &AccountState) -> bool {
+        match self {
+            Self::Name(account) => *account < state.account,
+            Self::Changed(changed_ms, account) => {
+                (Reverse(*changed_ms), account) < (Reverse(state.changed_ms), &state.account)
+            }
         }
     }
 }

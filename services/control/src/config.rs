@@ -95,7 +95,7 @@ impl Validate for ControlConfig {
         problems.check_range(path, "max_batch_states", self.max_batch_states, 1..=10_000);
         problems.check_range(path, "max_unacked_batches", self.max_unacked_batches, 1..=64);
         problems.check_range(path, "edge_stall_ms", self.edge_stall_ms, 1_000..=600_000);
-        problems.check_range(path, "max_edges", self.max_edges, 1..=100_000);
+        problems.check_range(path, "max_edges", self.max_edges, 1..=10_000);
         problems.check_range(path, "max_watchers", self.max_watchers, 1..=100_000);
         problems.check_range(path, "watch_buffer", self.watch_buffer, 1..=1_000_000);
         problems.check_range(path, "max_connections", self.max_connections, 1..=100_000);

@@ -181,6 +181,7 @@ impl EdgeHandle {
     pub fn health(&self, health: &v1::EdgeHealth, now_ms: i64) {
         self.registry.with(self, |entry| {
             entry.heard_ms = now_ms;
+            entry.timing.heard(health.now_ms, now_ms);
             entry.status = Some(v1::EdgeStatus {
                 sessions: health.sessions,
                 decisions: health.decisions,

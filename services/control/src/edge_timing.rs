@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 const MAX_PROPAGATIONS: usize = 1_024;
 /// Acknowledgements that the clock's offset is taken from.
 const MAX_CLOCK_SAMPLES: usize = 64;
+/// A clock that is so far from its estimate was set: what was known of it counts no more.
+const CLOCK_STEP_MS: u64 = 2_000;
 
 /// What acknowledgements tell of one edge.
 #[derive(Debug, Default)]
@@ -26,6 +28,14 @@ impl EdgeTiming {
     pub fn hello(&mut self, edge_now_ms: i64, now_ms: i64) {
         self.clock.clear();
         self.hello_offset_ms = edge_now_ms.saturating_sub(now_ms);
+    }
+
+    /// The edge says in passing what its clock shows; it arrived at `now_ms`, some way later. Between
+    /// acknowledgements, this is how a clock that was set is noticed.
+    pub fn heard(&mut self, edge_now_ms: i64, now_ms: i64) {
+        if edge_now_ms.saturating_sub(now_ms).abs_diff(self.skew_ms()) > CLOCK_STEP_MS {
+            self.hello(edge_now_ms, now_ms);
+        }
     }
 
     /// A batch sent at `sent_ms` came into force at `applied_ms` by the edge's clock; the acknowledgement arrived at
@@ -74,6 +84,17 @@ mod tests {
         let mut timing = EdgeTiming::default();
         timing.hello(5_000, 4_000);
         assert_eq!((timing.skew_ms(), timing.propagation_ms()), (1_000, None));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed() {
+        let mut timing = EdgeTiming::default();
+        timing.hello(0, 0);
+        timing.acknowledged(1_000, 1_005, 1_010, true);
+        timing.heard(2_000, 2_300);
+        assert_eq!(timing.skew_ms(), 0, "that it was under way for some time changes nothing");
+        timing.heard(62_000, 2_000);
+        assert_eq!(timing.skew_ms(), 60_000);
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl v1::event_service_server::EventService for EventApi {
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
         let events = request.into_inner().events;
         if events.len() > MAX_EVENTS {
+            self.metrics.publishes_failed.inc();
             let count = events.len();
             return Err(Status::invalid_argument(format!("events has {count} entries; allowed: at most {MAX_EVENTS}")));
         }
@@ -38,6 +39,7 @@ impl v1::event_service_server::EventService for EventApi {
         if written > 0 {
             // Until the answer the edge keeps them, and sends them again when it is this one.
             self.bus.append(Topic::Events, messages).await.map_err(|error| {
+                self.metrics.publishes_failed.inc();
                 Status::unavailable(format!("the events are not known to be durable: {}", error_line(&error)))
             })?;
         }

@@ -1,5 +1,6 @@
 //! Accepts connections, at most so many at a time.
 
+use crate::metrics::Metrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::io;
 use std::pin::Pin;
@@ -24,29 +25,43 @@ pub(crate) struct CountedStream {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How long a connection may be open before its first octet comes.
+const FIRST_OCTET_WAIT: Duration = Duration::from_secs(10);
+
 /// Accepts until `shutdown`. Beyond `most` connections the next ones wait in the system's queue; a connection that
 /// cannot be accepted does not end the others.
 pub(crate) fn accept(
     listener: TcpListener,
     most: usize,
-    open: Gauge,
+    metrics: &Metrics,
     shutdown: CancellationToken,
 ) -> ReceiverStream<io::Result<CountedStream>> {
     let (accepted, stream) = mpsc::channel(1);
+    let (open, full) = (metrics.connections.clone(), metrics.connections_full.clone());
     let permits = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         let accepting = async {
             // The semaphore is never closed.
-            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            loop {
+                if permits.available_permits() == 0 {
+                    full.inc();
+                }
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         // Heartbeats and states are small and must not wait for company.
                         let _ = stream.set_nodelay(true);
                         open.inc();
                         let counted = CountedStream { stream, open: open.clone(), _permit: permit };
-                        if accepted.send(Ok(counted)).await.is_err() {
-                            return;
-                        }
+                        let accepted = accepted.clone();
+                        tokio::spawn(async move {
+                            // One that says nothing must not hold a place for ever.
+                            let first = counted.stream.readable();
+                            if let Ok(Ok(())) = tokio::time::timeout(FIRST_OCTET_WAIT, first).await {
+                                // When the server has ended, so does the connection.
+                                let _ = accepted.send(Ok(counted)).await;
+                            }
+                        });
                     }
                     Err(error) => {
                         tracing::warn!(error = error.to_string(), "a connection could not be accepted");

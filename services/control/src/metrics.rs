@@ -1,6 +1,6 @@
 //! What is counted and measured, under the prefix `tidegate_control`.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     pub events_published: Counter,
     /// Events of edges that could not be taken.
     pub events_rejected: Counter,
+    /// Publish requests that were refused as a whole, or whose events are not known to be durable.
+    pub publishes_failed: Counter,
     /// Actions by method and result.
     pub actions: Family<ActionLabel, Counter>,
     /// Audit records that could not be written.
@@ -40,8 +42,12 @@ pub(crate) struct Metrics {
     pub watchers: Gauge,
     /// Watches that fell too far behind and were ended.
     pub watchers_behind: Counter,
+    /// Watches that were turned away, because there are too many.
+    pub watchers_refused: Counter,
     /// Connections that are open.
     pub connections: Gauge,
+    /// Times that a connection had to wait, because there are too many.
+    pub connections_full: Counter,
 }
 
 /// A topic.
@@ -59,7 +65,7 @@ pub(crate) struct ReasonLabel {
 }
 
 /// Why an edge's stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum EdgeEnd {
     /// It went.
     Closed,
@@ -87,7 +93,7 @@ pub(crate) struct ActionLabel {
 }
 
 /// How an action ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ActionResult {
     /// The state reflects it.
     Applied,
@@ -99,6 +105,34 @@ pub(crate) enum ActionResult {
     Invalid,
     /// The log could not be written.
     Failed,
+}
+
+impl EncodeLabelValue for EdgeEnd {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let text = match self {
+            Self::Closed => "closed",
+            Self::Replaced => "replaced",
+            Self::Stalled => "stalled",
+            Self::Protocol => "protocol",
+            Self::Full => "full",
+            Self::NotReady => "not_ready",
+            Self::Shutdown => "shutdown",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+impl EncodeLabelValue for ActionResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let text = match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
 }
 
 impl Metrics {
@@ -118,11 +152,14 @@ impl Metrics {
             propagation_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
             events_published: Counter::default(),
             events_rejected: Counter::default(),
+            publishes_failed: Counter::default(),
             actions: Family::default(),
             audit_failures: Counter::default(),
             watchers: Gauge::default(),
             watchers_behind: Counter::default(),
+            watchers_refused: Counter::default(),
             connections: Gauge::default(),
+            connections_full: Counter::default(),
         };
         registry.register("accounts", "Accounts of which something was decided", metrics.accounts.clone());
         registry.register("accounts_locked", "Accounts that are locked", metrics.accounts_locked.clone());
@@ -139,10 +176,13 @@ impl Metrics {
         );
         registry.register("events_published", "Events written for edges", metrics.events_published.clone());
         registry.register("events_rejected", "Events that could not be taken", metrics.events_rejected.clone());
+        registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
         registry.register("audit_failures", "Audit records that were not written", metrics.audit_failures.clone());
         registry.register("watchers", "Watches of accounts that are open", metrics.watchers.clone());
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
+        registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());
+        registry.register("connections_full", "Times a connection had to wait", metrics.connections_full.clone());
         registry.register("connections", "Connections that are open", metrics.connections.clone());
         metrics
     }

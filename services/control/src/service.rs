@@ -37,6 +37,7 @@ const MAX_HEADER_OCTETS: u32 = 16 << 10;
 /// A connection that says nothing is asked whether it is there, and given up when it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections have to end when the service does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -74,7 +75,7 @@ impl Service {
             .timeout(Duration::from_millis(config.request_timeout_ms));
         if let Some(tls) = &config.tls {
             server = server
-                .tls_config(tls.load()?)
+                .tls_config(tls.load()?.timeout(HANDSHAKE_TIMEOUT))
                 .map_err(|source| ControlError::Grpc { doing: "taking the certificates", source })?;
         }
         let failed = |source| ControlError::Listen { address: config.listen, source };
@@ -114,8 +115,7 @@ impl Service {
             ending.clone(),
         );
         let events = EventApi { bus: Arc::clone(&bus), metrics: metrics.clone() };
-        let open = metrics.connections.clone();
-        let most = config.max_connections;
+        let incoming = accept(listener, config.max_connections, &metrics, ending.clone());
         let edges = EdgeApi { view, registry, bus, config, metrics, shutdown: ending.clone() };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -134,7 +134,6 @@ impl Service {
             )
             .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_REQUEST_OCTETS));
         tracing::info!(%address, "gRPC is served");
-        let incoming = accept(listener, most, open, ending.clone());
         let serving = router.serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
         tokio::pin!(serving);
         let served = tokio::select! {

@@ -53,7 +53,6 @@ pub(super) enum Method {
 impl AdminApi {
     /// Takes an action to its end, also when the caller no longer waits for the answer.
     pub(super) async fn act(&self, caller: Caller, asked: Asked) -> Result<Answer, Status> {
-        self.view.ensure_ready()?;
         let api = self.clone();
         let acting = tokio::spawn(async move { api.take(caller, asked).await });
         acting.await.unwrap_or_else(|_| Err(Status::internal("the action was cut off; look at the account's state")))
@@ -71,7 +70,8 @@ impl AdminApi {
             allowed: true,
             ..v1::AuditRecord::default()
         };
-        let action = match check(asked, &self.config, &self.form, now_ms()) {
+        let checked = self.view.ensure_ready().and_then(|()| check(asked, &self.config, &self.form, now_ms()));
+        let action = match checked {
             Ok(action) => action,
             Err(status) => {
                 status.message().clone_into(&mut record.result);

@@ -5,6 +5,8 @@ use super::check::parse_account;
 use super::filter::Filter;
 use crate::accounts::{Among, Cursor, Order};
 use crate::clock::now_ms;
+use prost::Message as _;
+use std::collections::HashSet;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountState};
 use tidegate_proto::{state_to_proto, v1};
@@ -28,12 +30,8 @@ impl AdminApi {
             size => return Err(Status::invalid_argument(format!("page_size is {size}; allowed: 0 to {MAX_PAGE}"))),
         } as usize;
         let after = if request.page_token.is_empty() { None } else { Some(from_token(&request.page_token, order)?) };
-        let (states, next) = self.page(&filter, order, after, page_size).await;
-        let total = if filter.is_empty() {
-            self.view.accounts.read().count(Among::All)
-        } else {
-            self.count_matching(&filter).await
-        };
+        let (found, total) = self.find(&filter, order, after, page_size).await;
+        let (states, next) = page(&found, order, page_size);
         Ok(v1::ListAccountsResponse {
             accounts: states,
             next_page_token: next.map(|cursor| to_token(&cursor)).unwrap_or_default(),
@@ -51,65 +49,73 @@ impl AdminApi {
         })
     }
 
-    /// One page of what matches after `after`, and where the next one begins; none: there is none.
-    async fn page(
+    /// What matches after `after`: one more than the page, to know whether there is a next one. And how many match in
+    /// all, for which a filter has to look at every account.
+    async fn find(
         &self,
         filter: &Filter,
         order: Order,
         after: Option<Cursor>,
         page_size: usize,
-    ) -> (Vec<v1::AccountState>, Option<Cursor>) {
+    ) -> (Vec<Arc<AccountState>>, usize) {
         let now_ms = now_ms();
-        let mut found: Vec<Arc<AccountState>> = Vec::new();
-        let mut cursor = after;
+        let all = !filter.is_empty();
+        let mut found = Vec::new();
+        let mut total = 0;
+        let mut cursor = if all { None } else { after.clone() };
         loop {
             let next = self.view.accounts.read().scan(filter.among(), order, cursor.as_ref(), SCAN_CHUNK, |state| {
                 if filter.matches(state, now_ms) {
-                    found.push(Arc::clone(state));
+                    total += 1;
+                    if found.len() <= page_size && after.as_ref().is_none_or(|after| after.precedes(state)) {
+                        found.push(Arc::clone(state));
+                    }
                 }
-                // One more than the page, to know whether there is a next one.
-                found.len() <= page_size
+                all || found.len() <= page_size
             });
-            if found.len() > page_size || next.is_none() {
+            if next.is_none() || (!all && found.len() > page_size) {
                 break;
             }
             cursor = next;
             tokio::task::yield_now().await;
         }
-        let mut states = Vec::new();
-        let mut octets = 0;
-        for state in found.iter().take(page_size) {
-            let state = state_to_proto(state);
-            octets += prost::Message::encoded_len(&state);
-            if octets > MAX_PAGE_OCTETS && !states.is_empty() {
-                break;
-            }
-            states.push(state);
+        if !all {
+            total = self.view.accounts.read().count(Among::All);
         }
-        let last = states.len().checked_sub(1).and_then(|last| found.get(last));
-        let next = last.filter(|_| states.len() < found.len()).map(|state| match order {
-            Order::Name => Cursor::Name(state.account.clone()),
-            Order::Changed => Cursor::Changed(state.changed_ms, state.account.clone()),
-        });
-        (states, next)
+        (found, total)
     }
+}
 
-    async fn count_matching(&self, filter: &Filter) -> usize {
-        let now_ms = now_ms();
-        let mut count = 0;
-        let mut cursor = None;
-        loop {
-            let among = filter.among();
-            cursor = self.view.accounts.read().scan(among, Order::Name, cursor.as_ref(), SCAN_CHUNK, |state| {
-                count += usize::from(filter.matches(state, now_ms));
-                true
-            });
-            if cursor.is_none() {
-                return count;
+/// The page, as far as it fits into one answer, and where the next one begins; none: there is none.
+fn page(found: &[Arc<AccountState>], order: Order, page_size: usize) -> (Vec<v1::AccountState>, Option<Cursor>) {
+    let mut states = Vec::new();
+    let mut octets = 0;
+    for state in found.iter().take(page_size) {
+        let state = state_to_proto(state);
+        octets += state.encoded_len();
+        if octets > MAX_PAGE_OCTETS && !states.is_empty() {
+            break;
+        }
+        states.push(state);
+    }
+    let last = states.len().checked_sub(1).and_then(|last| found.get(last));
+    let next = last.filter(|_| states.len() < found.len()).map(|state| Cursor::at(state, order));
+    (states, next)
+}
+
+/// The rule sets; when they are too large for one answer, those of a version that was told already come without
+/// their rules.
+pub(super) fn rules(rule_sets: Vec<v1::RuleSet>) -> v1::ListRulesResponse {
+    let mut answer = v1::ListRulesResponse { rule_sets };
+    if answer.encoded_len() > MAX_PAGE_OCTETS {
+        let mut told = HashSet::new();
+        for rule_set in &mut answer.rule_sets {
+            if !told.insert(rule_set.version.clone()) {
+                rule_set.rules.clear();
             }
-            tokio::task::yield_now().await;
         }
     }
+    answer
 }
 
 fn order(request: &v1::ListAccountsRequest) -> Result<Order, Status> {
@@ -146,6 +152,23 @@ fn from_token(token: &str, order: Order) -> Result<Cursor, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_large_rule_sets_of_one_version_tell_their_rules_once() {
+        let rule = v1::Rule { predicate: "x".repeat(1_000), ..Default::default() };
+        let set = |partition, version: &str, count| v1::RuleSet {
+            partition,
+            version: version.into(),
+            rules: vec![rule.clone(); count],
+            ..Default::default()
+        };
+        let counts = |count| -> Vec<usize> {
+            let sets = vec![set(0, "a", count), set(1, "a", count), set(2, "b", count)];
+            rules(sets).rule_sets.iter().map(|set| set.rules.len()).collect()
+        };
+        assert_eq!(counts(10), [10, 10, 10]);
+        assert_eq!(counts(900), [900, 0, 900]);
+    }
 
     #[test]
     fn tokens_are_read_back_in_their_own_order_only() {

@@ -150,6 +150,6 @@ impl v1::admin_service_server::AdminService for AdminApi {
         _request: Request<v1::ListRulesRequest>,
     ) -> Result<Response<v1::ListRulesResponse>, Status> {
         self.view.ensure_ready()?;
-        Ok(Response::new(v1::ListRulesResponse { rule_sets: self.view.rule_sets() }))
+        Ok(Response::new(list::rules(self.view.rule_sets())))
     }
 }

@@ -29,6 +29,7 @@ impl AdminApi {
         self.view.ensure_ready()?;
         let filter = Filter::new(request.filter, &self.form)?;
         let Ok(permit) = Arc::clone(&self.watchers).try_acquire_owned() else {
+            self.metrics.watchers_refused.inc();
             let most = self.config.max_watchers;
             return Err(Status::resource_exhausted(format!("{most} watches are open, which is the most allowed")));
         };

@@ -3,6 +3,7 @@
 use crate::harness::{Control, accounts_of, active, locked, now_ms, soon, until};
 use tidegate_bus::{Bus, Message, Topic};
 use tidegate_control::ControlConfig;
+use tidegate_domain::Exemption;
 use tidegate_proto::v1;
 use tidegate_proto::v1::attach_request::Kind as Said;
 use tidegate_proto::v1::attach_response::Kind as Says;
@@ -196,4 +197,29 @@ async fn more_edges_than_allowed_are_turned_away() {
     let mut client = v1::edge_service_client::EdgeServiceClient::new(control.channel.clone());
     let mut hears = client.attach(ReceiverStream::new(said)).await.unwrap().into_inner();
     assert_eq!(soon(hears.message()).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn an_edge_that_takes_nothing_is_cut_off() {
+    let config = ControlConfig { heartbeat_ms: 100, edge_stall_ms: 1_000, ..ControlConfig::default() };
+    // More than the buffers between take.
+    let state = |n| {
+        let mut state = active(&format!("user{n}@example.org"), 1);
+        state.exemptions =
+            vec![Exemption { rules: vec!["r".repeat(4_000)], until_ms: None, actor: "a".into(), reason: "b".into() }];
+        state
+    };
+    let control = Control::start_with(config, (0..4_000).map(state).collect()).await;
+    let mut edge = control.attach("mx1", "", Vec::new()).await;
+    let control = &control;
+    until("it is cut off", || async { control.metric("tidegate_control_edges_ended_total{reason=\"stalled\"}") > 0.5 })
+        .await;
+    // What is on the way comes still, but not everything.
+    let mut got = 0;
+    while let Ok(Some(message)) = soon(edge.hears.message()).await {
+        if let Some(Says::States(batch)) = message.kind {
+            got += batch.states.len();
+        }
+    }
+    assert!(got < 4_000, "{got}");
 }

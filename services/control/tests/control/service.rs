@@ -1,12 +1,15 @@
 //! The server itself: reflection, health, readiness, ending.
 
 use crate::harness::{Control, active, locked, names, open_bus, put, soon, until};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tidegate_bus::Bus;
 use tidegate_control::{ControlConfig, ControlError, Service};
 use tidegate_proto::v1;
 use tidegate_runtime::Health;
+use tidegate_runtime::tls::{ClientTls, ServerTls};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use tonic_reflection::pb::{v1 as reflection, v1alpha as old_reflection};
@@ -88,7 +91,7 @@ async fn two_replicas_show_the_same() {
     let address = format!("http://{}", service.local_addr());
     let _running = tokio::spawn(service.run(first.shutdown.clone()));
     first.put(vec![locked("b@example.org", 1)]).await;
-    for channel in [first.channel.clone(), tonic::transport::Endpoint::from_shared(address).unwrap().connect_lazy()] {
+    for channel in [first.channel.clone(), Endpoint::from_shared(address).unwrap().connect_lazy()] {
         let admin = v1::admin_service_client::AdminServiceClient::new(channel);
         until("both accounts show", || async {
             let request = v1::ListAccountsRequest::default();
@@ -122,4 +125,50 @@ async fn an_address_that_is_taken_is_named() {
     let error = Service::bind(config, log, &mut registry, Health::new()).await.err().unwrap();
     assert!(matches!(error, ControlError::Listen { .. }));
     assert!(error.to_string().contains(&listen.to_string()), "{error}");
+}
+
+/// Certificates made for these tests alone.
+fn data(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
+}
+
+#[tokio::test]
+async fn with_tls_only_a_client_with_a_certificate_is_heard() {
+    let folder = TempDir::new().unwrap();
+    let log: Arc<dyn Bus> = open_bus(&folder);
+    let (certificate, key, client_ca) = (data("server.pem"), data("server.key"), data("ca.pem"));
+    let config = ControlConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: Some(ServerTls { certificate, key, client_ca }),
+        ..ControlConfig::default()
+    };
+    let mut registry = prometheus_client::registry::Registry::default();
+    let service = Service::bind(config, log, &mut registry, Health::new()).await.unwrap();
+    let address = service.local_addr();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let _running = tokio::spawn(service.run(shutdown));
+
+    let (certificate, key, ca) = (data("client.pem"), data("client.key"), data("ca.pem"));
+    let tls = ClientTls { certificate, key, ca, server_name: Some("localhost".into()) };
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    let channel = endpoint.clone().tls_config(tls.load().unwrap()).unwrap().connect().await.unwrap();
+    let listed = |channel| async {
+        v1::admin_service_client::AdminServiceClient::new(channel).list_edges(v1::ListEdgesRequest {}).await
+    };
+    assert!(listed(channel).await.unwrap().into_inner().edges.is_empty());
+
+    let ca = Certificate::from_pem(std::fs::read(data("ca.pem")).unwrap());
+    let without = ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost");
+    let refused = match endpoint.tls_config(without).unwrap().connect().await {
+        Ok(channel) => soon(listed(channel)).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused, "a client without a certificate must not be heard");
+    let plain = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await;
+    let refused = match plain {
+        Ok(channel) => soon(listed(channel)).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused, "nor one without TLS");
 }
