@@ -12,6 +12,7 @@ mod reader;
 mod stats;
 
 pub use config::{Durability, EmbeddedConfig};
+pub(crate) use config::{check_ages, default_age_s};
 pub use stats::EmbeddedStats;
 
 use crate::limits::{check, split};
@@ -257,7 +258,7 @@ impl Log {
 fn failed(doing: String, source: JournalError) -> BusError {
     match source {
         JournalError::Closed { .. } => BusError::Closed { doing },
-        source => BusError::Journal { doing, source },
+        source => BusError::Journal { doing, source: Box::new(source) },
     }
 }
 

@@ -5,16 +5,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod config;
 pub mod embedded;
 mod error;
+pub mod kafka;
 mod limits;
 mod partition;
+pub mod publisher;
 mod topic;
 
+pub use config::BusConfig;
 pub use embedded::{EmbeddedBus, EmbeddedConfig};
 pub use error::BusError;
+pub use kafka::{KafkaBus, KafkaConfig};
 pub use limits::{BATCH_MAX_BYTES, BATCH_MAX_RECORDS, MESSAGE_MAX_BYTES};
 pub use partition::partition_of;
+pub use publisher::{BusPublisher, GrpcPublisher, Published, Publisher, Rejected};
 pub use topic::{Kept, Topic};
 
 use async_trait::async_trait;

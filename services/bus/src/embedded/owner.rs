@@ -7,18 +7,20 @@ use async_trait::async_trait;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The number of the newest claim. Locked from looking until a batch is handed over, so that none comes in between.
+type Newest = Arc<Mutex<u64>>;
+
 /// Who owns what in this process.
 #[derive(Default)]
 pub(crate) struct Owners {
-    newest: Mutex<HashMap<(String, u32), Arc<Mutex<u64>>>>,
+    newest: Mutex<HashMap<(String, u32), Newest>>,
 }
 
 /// The right to a partition, as long as it is the newest.
 pub(crate) struct Claim {
     partition: u32,
     number: u64,
-    /// Locked from looking until the batch is handed over, so that no claim comes in between.
-    newest: Arc<Mutex<u64>>,
+    newest: Newest,
 }
 
 pub(crate) struct EmbeddedOwner {

@@ -28,7 +28,7 @@ impl EmbeddedReader {
         let wanted: Vec<(&'static str, u32)> = from.iter().map(|at| (at.topic.suffix(), at.partition)).collect();
         let wake = grown.clone();
         let subscription = log.journal.on_append(move |topic, partition, _| {
-            if wanted.iter().any(|wanted| *wanted == (topic, partition)) {
+            if wanted.contains(&(topic, partition)) {
                 wake.notify_one();
             }
         });

@@ -4,6 +4,7 @@
 
 mod cases;
 mod embedded;
+mod kafka;
 mod lab;
 mod owners;
 mod retention;

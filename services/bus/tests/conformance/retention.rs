@@ -48,9 +48,9 @@ pub async fn compaction_keeps_the_newest(lab: impl Lab) {
     let end = bus.bounds(Topic::Accounts, 0).await.unwrap().next;
     let mut reader = bus.read(&[from(Topic::Accounts, 0, 0)]).await.unwrap();
     let records = read_until(&mut *reader, |_, reached| reached.first().is_some_and(|at| at.offset >= end)).await;
-    let newest: Vec<_> = records.iter().map(value).collect();
-    assert!(newest.contains(&"two") && newest.contains(&"one 9"), "{newest:?}");
-    assert!(newest.len() < 11, "{newest:?}");
+    // What had to be written to have it compacted does not count.
+    let newest: Vec<_> = records.iter().map(value).filter(|value| *value != "filler").collect();
+    assert_eq!(newest, ["one 9", "two"]);
 }
 
 pub async fn a_position_past_the_end_begins_again(lab: impl Lab) {

@@ -1,0 +1,268 @@
+//! Configuration of the connection to Kafka, and what each of its clients makes of it.
+
+use crate::embedded::{check_ages, default_age_s};
+use crate::limits::MESSAGE_MAX_BYTES;
+use crate::{Kept, Topic};
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tidegate_runtime::{Problems, Validate};
+
+/// Properties that the guarantees rest on.
+const RESERVED: [&str; 15] = [
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "linger.ms",
+    "message.timeout.ms",
+    "metadata.broker.list",
+    "request.required.acks",
+    "socket.timeout.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+/// Longest name of a topic in Kafka, less our suffixes.
+const MAX_PREFIX_OCTETS: usize = 200;
+
+/// The log on Kafka.
+///
+/// ```toml
+/// [bus]
+/// kind = "kafka"
+/// bootstrap_servers = "kafka-1:9093,kafka-2:9093"
+/// topic_prefix = "tidegate"
+/// partitions = 12
+/// replication_factor = 3
+///
+/// [bus.properties]
+/// "security.protocol" = "ssl"
+/// "ssl.ca.location" = "/etc/tidegate/kafka-ca.pem"
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Brokers to begin with, `host:port`, separated by commas.
+    pub bootstrap_servers: String,
+    /// What topics' names begin with; also consumer groups' and transactional ids'.
+    pub topic_prefix: String,
+    /// Partitions of every topic. Topics with another number are refused: keys would be in other partitions.
+    pub partitions: u32,
+    /// Replicas of topics that are created. Not set: as the brokers say.
+    pub replication_factor: Option<u16>,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// How long events are kept, in seconds, in topics that are created. Windows are rebuilt from them.
+    pub events_max_age_s: u64,
+    /// How long commands are kept, in seconds, in topics that are created.
+    pub commands_max_age_s: u64,
+    /// How long audit records are kept, in seconds, in topics that are created.
+    pub audit_max_age_s: u64,
+    /// Longest wait for an answer, and for a record to become durable, in milliseconds.
+    pub request_timeout_ms: u32,
+    /// Further properties of librdkafka, such as `security.protocol` and `sasl.mechanism`, for all clients.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "127.0.0.1:9092".to_owned(),
+            topic_prefix: "tidegate".to_owned(),
+            partitions: 12,
+            replication_factor: None,
+            create_topics: true,
+            events_max_age_s: default_age_s(Topic::Events),
+            commands_max_age_s: default_age_s(Topic::Commands),
+            audit_max_age_s: default_age_s(Topic::Audit),
+            request_timeout_ms: 15_000,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl KafkaConfig {
+    /// The full name of a topic, e.g. `tidegate.events`.
+    pub fn topic_name(&self, topic: Topic) -> String {
+        format!("{}.{}", self.topic_prefix, topic.suffix())
+    }
+
+    /// The name of a consumer group, e.g. `tidegate-stream`.
+    pub fn group_id(&self, group: &str) -> String {
+        format!("{}-{group}", self.topic_prefix)
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms.into())
+    }
+
+    /// How long a topic is created to keep its records, in milliseconds; none: compacted.
+    pub(super) fn max_age_ms(&self, topic: Topic) -> Option<u64> {
+        let age_s = match (topic, topic.kept()) {
+            (_, Kept::Compact) => return None,
+            (Topic::Events, _) => self.events_max_age_s,
+            (Topic::Commands, _) => self.commands_max_age_s,
+            (Topic::Audit, _) => self.audit_max_age_s,
+            (_, Kept::Delete { max_age_ms }) => max_age_ms.unsigned_abs() / 1_000,
+        };
+        Some(age_s.saturating_mul(1_000))
+    }
+
+    /// For appending: durable, in order and without duplicates by retries; waits a millisecond for company.
+    pub(super) fn appender(&self) -> ClientConfig {
+        let mut client = self.producer();
+        client.set("linger.ms", "1");
+        client
+    }
+
+    /// For the owner of a partition. Nothing lingers, since a commit waits for what it sent.
+    pub(super) fn owner(&self, group: &str, partition: u32) -> ClientConfig {
+        let mut client = self.producer();
+        client
+            .set("linger.ms", "0")
+            .set("transactional.id", format!("{}-{partition}", self.group_id(group)))
+            .set("transaction.timeout.ms", self.request_timeout_ms.to_string());
+        client
+    }
+
+    fn producer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", self.request_timeout_ms.to_string());
+        set_default(&mut client, self, "compression.type", "lz4");
+        set_default(&mut client, self, "queue.buffering.max.kbytes", "65536");
+        client
+    }
+
+    /// For reading partitions that are assigned by hand. Small waits, since a fetch must not hold up a lock.
+    pub(super) fn reader(&self) -> ClientConfig {
+        let mut client = self.consumer();
+        client.set("group.id", self.group_id("reader")).set("enable.partition.eof", "true");
+        set_default(&mut client, self, "fetch.wait.max.ms", "100");
+        // The default of a second stalls a reader that has caught up with its own queue.
+        set_default(&mut client, self, "fetch.queue.backoff.ms", "10");
+        set_default(&mut client, self, "fetch.error.backoff.ms", "100");
+        set_default(&mut client, self, "queued.max.messages.kbytes", "16384");
+        client
+    }
+
+    /// For looking at bounds, and, with a group, at positions: committed ones only.
+    pub(super) fn consumer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Told as an error, so that a position that is gone is noticed and chosen anew.
+            .set("auto.offset.reset", "error");
+        client
+    }
+
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("socket.timeout.ms", self.request_timeout_ms.to_string());
+        set_default(&mut client, self, "client.id", "tidegate");
+        set_default(&mut client, self, "socket.nagle.disable", "true");
+        set_default(&mut client, self, "socket.keepalive.enable", "true");
+        set_default(&mut client, self, "reconnect.backoff.max.ms", "2000");
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client
+    }
+}
+
+impl Validate for KafkaConfig {
+    fn validate(&self, path: &str, problems: &mut Problems) {
+        problems.check_set(path, "bootstrap_servers", &self.bootstrap_servers);
+        let prefix = &self.topic_prefix;
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX_OCTETS || !prefix.bytes().all(allowed) {
+            problems.add(
+                path,
+                "topic_prefix",
+                format!("is {prefix:?}; allowed: 1 to {MAX_PREFIX_OCTETS} letters, digits, '.', '_', '-'"),
+            );
+        }
+        problems.check_range(path, "partitions", self.partitions, 1..=1_024);
+        if let Some(replicas) = self.replication_factor {
+            problems.check_range(path, "replication_factor", replicas, 1..=100);
+        }
+        check_ages(path, self.events_max_age_s, self.commands_max_age_s, self.audit_max_age_s, problems);
+        problems.check_range(path, "request_timeout_ms", self.request_timeout_ms, 1_000..=600_000);
+        let below = tidegate_runtime::config::key(path, "properties");
+        for name in self.properties.keys().filter(|name| RESERVED.contains(&name.as_str())) {
+            problems.add(&below, name, "may not be set: what is promised rests on it");
+        }
+        if let Some(bytes) = self.properties.get("message.max.bytes")
+            && bytes.parse::<usize>().is_ok_and(|bytes| bytes < MESSAGE_MAX_BYTES + 1_024)
+        {
+            problems.add(&below, "message.max.bytes", format!("must be over {}", MESSAGE_MAX_BYTES + 1_024));
+        }
+        if let Err(error) = self.client().create_native_config() {
+            problems.add(path, "properties", format!("librdkafka does not take them: {error}"));
+        }
+    }
+}
+
+fn set_default(client: &mut ClientConfig, config: &KafkaConfig, name: &str, value: &str) {
+    if !config.properties.contains_key(name) {
+        client.set(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &KafkaConfig) -> Vec<String> {
+        let mut problems = Problems::default();
+        config.validate("bus", &mut problems);
+        problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect()
+    }
+
+    #[test]
+    fn the_default_is_valid_for_every_client() {
+        let config = KafkaConfig::default();
+        assert_eq!(problems(&config), [""; 0]);
+        for client in [config.appender(), config.owner("stream", 3), config.reader(), config.consumer()] {
+            client.create_native_config().unwrap();
+        }
+        assert_eq!(config.owner("stream", 3).get("transactional.id"), Some("tidegate-stream-3"));
+    }
+
+    #[test]
+    fn all_problems_are_told() {
+        let properties = [("acks", "1"), ("ssl.ca.lokation", "/a"), ("message.max.bytes", "1000")];
+        let config = KafkaConfig {
+            bootstrap_servers: String::new(),
+            topic_prefix: "tide gate".to_owned(),
+            replication_factor: Some(0),
+            properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..KafkaConfig::default()
+        };
+        let problems = problems(&config);
+        assert_eq!(problems.len(), 6, "{problems:?}");
+        assert!(problems[1].contains("\"tide gate\"; allowed: 1 to 200 letters"), "{problems:?}");
+        assert!(problems[3].starts_with("bus.properties.acks: may not be set"), "{problems:?}");
+        assert!(problems[5].contains("ssl.ca.lokation"), "{problems:?}");
+    }
+
+    #[test]
+    fn properties_replace_defaults() {
+        let properties = BTreeMap::from([("compression.type".to_owned(), "none".to_owned())]);
+        let config = KafkaConfig { properties, ..KafkaConfig::default() };
+        assert_eq!(config.appender().get("compression.type"), Some("none"));
+        assert_eq!(config.appender().get("acks"), Some("all"));
+    }
+}

@@ -1,0 +1,88 @@
+//! The one owner of a partition, as the rest of the program sees it.
+
+use super::shared::{LookUp, Shared, blocking, failed, offset_of, until_answered};
+use super::stats::add;
+use super::transactions::Transactions;
+use crate::limits::check_owned;
+use crate::{BusError, Message, Owner, Place, Topic};
+use async_trait::async_trait;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub(crate) struct KafkaOwner {
+    shared: Arc<Shared>,
+    group: Arc<LookUp>,
+    partition: u32,
+    /// Used on blocking threads only. Locked for as long as a commit takes, also when its caller has gone away.
+    transactions: Option<Arc<Mutex<Transactions>>>,
+}
+
+impl KafkaOwner {
+    pub(crate) async fn open(shared: Arc<Shared>, group: &str, partition: u32) -> Result<Self, BusError> {
+        let (opening, name) = (shared.clone(), group.to_owned());
+        let opened = blocking(format!("taking partition {partition} over"), move || {
+            let group = opening.group(&name)?;
+            let transactions = Transactions::begin(opening, group.clone(), &name, partition)?;
+            Ok::<_, BusError>((group, transactions))
+        });
+        let (group, transactions) = opened.await??;
+        Ok(Self { shared, group, partition, transactions: Some(Arc::new(Mutex::new(transactions))) })
+    }
+}
+
+#[async_trait]
+impl Owner for KafkaOwner {
+    async fn committed(&mut self, topic: Topic) -> Result<Option<u64>, BusError> {
+        let (group, timeout) = (self.group.clone(), self.shared.timeout());
+        let (name, partition) = (self.shared.name(topic).to_owned(), self.partition.cast_signed());
+        let doing = format!("reading the committed position in {name}[{partition}]");
+        let asked = blocking(doing.clone(), move || {
+            until_answered(timeout, |left| {
+                let mut list = TopicPartitionList::new();
+                list.add_partition(&name, partition);
+                let committed = group.committed_offsets(list, left)?;
+                // Serves its events, so that they do not pile up.
+                drop(group.poll(Duration::ZERO));
+                offset_of(&committed)
+            })
+        });
+        asked.await?.map_err(|source| failed(doing, source))
+    }
+
+    async fn commit(
+        &mut self,
+        messages: Vec<(Topic, Message)>,
+        positions: Vec<(Topic, u64)>,
+    ) -> Result<Vec<Place>, BusError> {
+        check_owned(&messages, self.partition, self.shared.config.partitions)?;
+        let doing = || format!("committing to partition {}", self.partition);
+        // Taken only when this is dropped.
+        let Some(transactions) = self.transactions.clone() else { return Err(BusError::Closed { doing: doing() }) };
+        let result = blocking(doing(), move || {
+            let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
+            transactions.commit(&messages, &positions)
+        });
+        let result = result.await?;
+        let counters = &self.shared.counters;
+        match &result {
+            Ok(_) => add(&counters.commits, 1),
+            Err(BusError::Fenced { .. }) => add(&counters.fenced, 1),
+            Err(_) => add(&counters.commit_failures, 1),
+        }
+        result
+    }
+}
+
+impl Drop for KafkaOwner {
+    /// A producer waits for its threads when it goes: not on a thread of the runtime.
+    fn drop(&mut self) {
+        if let Some(transactions) = self.transactions.take() {
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || drop(transactions))),
+                Err(_) => drop(transactions),
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Publishes over gRPC, for edges that cannot reach the brokers, or where there are none.
+
+use super::{Published, Publisher, Rejected};
+use crate::BusError;
+use async_trait::async_trait;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tidegate_proto::v1;
+use tidegate_proto::v1::event_service_client::EventServiceClient;
+use tidegate_runtime::tls::ClientTls;
+use tidegate_runtime::{Problems, Validate};
+use tonic::transport::{Channel, Endpoint};
+
+/// Events in one request, at most: what `EventService` takes.
+pub const REQUEST_MAX_EVENTS: usize = 1_000;
+/// Bytes of events in one request, at most; tonic's servers take 4 MiB.
+const REQUEST_MAX_BYTES: usize = 2 << 20;
+/// How often an idle connection is tried, so that a dead one is noticed before it is needed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Where and how events are published over gRPC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcPublisherConfig {
+    /// `http://host:port`, or `https://host:port` with `tls`.
+    pub endpoint: String,
+    /// Certificates; without, the connection is neither secret nor authenticated.
+    pub tls: Option<ClientTls>,
+    /// Longest wait for an answer, in milliseconds.
+    pub request_timeout_ms: u64,
+}
+
+/// Calls `EventService.Publish`. It connects when it is first used, and again whenever the connection was lost.
+#[derive(Debug, Clone)]
+pub struct GrpcPublisher {
+    client: EventServiceClient<Channel>,
+    endpoint: String,
+    request_timeout: Duration,
+}
+
+impl Default for GrpcPublisherConfig {
+    fn default() -> Self {
+        Self { endpoint: "http://127.0.0.1:7700".to_owned(), tls: None, request_timeout_ms: 10_000 }
+    }
+}
+
+impl GrpcPublisher {
+    /// A publisher with a connection of its own. It must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL, or a file of `tls` cannot be used.
+    pub fn new(config: &GrpcPublisherConfig) -> Result<Self, BusError> {
+        let refuse = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Endpoint {
+            endpoint: config.endpoint.clone(),
+            source,
+        };
+        let request_timeout = Duration::from_millis(config.request_timeout_ms);
+        let mut endpoint = Endpoint::from_shared(config.endpoint.clone())
+            .map_err(|source| refuse(source.into()))?
+            .connect_timeout(request_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true);
+        if let Some(tls) = &config.tls {
+            let tls = tls.load().map_err(|source| refuse(source.into()))?;
+            endpoint = endpoint.tls_config(tls).map_err(|source| refuse(source.into()))?;
+        }
+        Ok(Self::over(endpoint.connect_lazy(), config.endpoint.clone(), request_timeout))
+    }
+
+    /// A publisher over a connection that is there already. `endpoint` is what errors call it.
+    pub fn over(channel: Channel, endpoint: String, request_timeout: Duration) -> Self {
+        Self { client: EventServiceClient::new(channel), endpoint, request_timeout }
+    }
+
+    async fn request(&self, events: Vec<v1::Event>) -> Result<v1::PublishResponse, BusError> {
+        let failed = |status| BusError::Grpc { endpoint: self.endpoint.clone(), status: Box::new(status) };
+        let mut request = tonic::Request::new(v1::PublishRequest { events });
+        request.set_timeout(self.request_timeout);
+        let mut client = self.client.clone();
+        // The server is told the time; it is kept here, too, for a server that hangs.
+        match tokio::time::timeout(self.request_timeout, client.publish(request)).await {
+            Ok(answer) => Ok(answer.map_err(failed)?.into_inner()),
+            Err(_) => Err(failed(tonic::Status::deadline_exceeded(format!(
+                "no answer within {} ms",
+                self.request_timeout.as_millis()
+            )))),
+        }
+    }
+}
+
+#[async_trait]
+impl Publisher for GrpcPublisher {
+    async fn publish(&self, events: Vec<v1::Event>) -> Result<Published, BusError> {
+        let mut published = Published::default();
+        let mut sent = 0;
+        // One after the other, so that the events of an account keep their order.
+        for part in split(events) {
+            let count = part.len();
+            let answer = self.request(part).await?;
+            published.written += answer.written as usize;
+            published.rejected.extend(
+                answer
+                    .rejected
+                    .into_iter()
+                    .map(|event| Rejected { index: sent + event.index as usize, reason: event.reason }),
+            );
+            sent += count;
+        }
+        Ok(published)
+    }
+}
+
+impl Validate for GrpcPublisherConfig {
+    fn validate(&self, path: &str, problems: &mut Problems) {
+        match self.endpoint.parse::<tonic::transport::Uri>() {
+            Ok(uri) if uri.authority().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => {
+                if self.tls.is_some() != (uri.scheme_str() == Some("https")) {
+                    problems.add(path, "endpoint", "must begin with https:// if tls is set, and with http:// if not");
+                }
+            }
+            _ => problems.add(
+                path,
+                "endpoint",
+                format!("is {:?}; allowed: http://host:port or https://host:port", self.endpoint),
+            ),
+        }
+        problems.check_range(path, "request_timeout_ms", self.request_timeout_ms, 100..=600_000);
+        if let Some(tls) = &self.tls {
+            tls.validate(&tidegate_runtime::config::key(path, "tls"), problems);
+        }
+    }
+}
+
+/// Cuts events into requests that the server takes.
+fn split(events: Vec<v1::Event>) -> Vec<Vec<v1::Event>> {
+    let mut parts = Vec::new();
+    let (mut part, mut bytes) = (Vec::new(), 0);
+    for event in events {
+        let size = event.encoded_len();
+        if part.len() == REQUEST_MAX_EVENTS || (bytes + size > REQUEST_MAX_BYTES && !part.is_empty()) {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += size;
+        part.push(event);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_small_enough_for_the_server() {
+        let small = vec![v1::Event::default(); 2_500];
+        assert_eq!(split(small).iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        let large = vec![v1::Event { site: "x".repeat(900_000), ..v1::Event::default() }; 5];
+        assert_eq!(split(large).iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+    }
+
+    #[test]
+    fn endpoints_are_checked() {
+        let problem = |endpoint: &str| {
+            let config = GrpcPublisherConfig { endpoint: endpoint.to_owned(), ..GrpcPublisherConfig::default() };
+            let mut problems = Problems::default();
+            config.validate("publish", &mut problems);
+            problems.to_string()
+        };
+        assert_eq!(problem("http://control:7700"), "");
+        assert!(problem("https://control:7700").contains("must begin with https:// if tls is set"));
+        assert!(problem("control:7700").contains("allowed: http://host:port"));
+        assert!(problem("").contains("allowed: http://host:port"));
+    }
+}
