@@ -1,1 +1,11 @@
-//! End-to-end tests and the harness that starts real parts.
+//! What the end-to-end tests need of our own programs: build and find them ([`programs`]), let one run ([`process`]) or
+//! run to its end ([`command`]), and ask it how it is ([`http`], [`metrics`]). The real parts beside them, and waiting
+//! for conditions, are in `xtask`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
+
+pub mod command;
+pub mod http;
+pub mod metrics;
+pub mod process;
+pub mod programs;
