@@ -14,9 +14,6 @@ pub fn forbidden_in(package: &str, forbidden: &[&str]) -> Vec<String> {
     hits.collect::<BTreeSet<_>>().iter().map(|name| format!("{package} must be built without {name}")).collect()
 }
 
-/// Still built twice, until the workspace's list has `rand = "0.10"` and serde's feature `alloc`.
-const KNOWN_TWICE: [&str; 2] = ["getrandom ", "serde "];
-
 /// Dependencies that the two programs alone need with other features than the whole test build does. Cargo builds such
 /// a one twice, with all that depends on it, which costs minutes. The cure is to name the missing features in
 /// `[workspace.dependencies]`.
@@ -32,8 +29,7 @@ pub fn built_twice() -> Vec<String> {
             .collect::<Vec<_>>()
             .join(" or ")
     };
-    let is_known = |line: &&String| KNOWN_TWICE.iter().any(|name| line.starts_with(name));
-    let missing = programs.iter().filter(|line| !tests.contains(*line) && !is_known(line));
+    let missing = programs.iter().filter(|line| !tests.contains(*line));
     missing.map(|line| format!("demo builds {line}, the tests {}", of_package(line))).collect()
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// What a crate inherits instead of saying it itself.
 const INHERITED: [&str; 5] = ["version", "edition", "rust-version", "license", "publish"];
 
-/// The one dependency that is not in the workspace's list: the harness's own, which no service may use.
+/// The one dependency that is not in the workspace's list: the harness's own, for tests only.
 const HARNESS: &str = "xtask";
 
 /// A crate's manifest.
@@ -41,6 +41,11 @@ impl Manifest {
     /// The names of all dependencies, of every kind.
     pub fn dependencies(&self) -> impl Iterator<Item = &str> {
         self.dependency_lines().map(|line| name_of(&line.key))
+    }
+
+    /// Whether `name` is built into what this crate's users get, not only into its tests.
+    pub fn ships(&self, name: &str) -> bool {
+        self.dependency_lines().any(|line| name_of(&line.key) == name && !line.section.ends_with("dev-dependencies"))
     }
 
     /// What this crate says itself but should inherit: lints, package fields, versions of dependencies.
@@ -103,6 +108,7 @@ mod tests {
         let text = "[package]\nname = \"x\"\n[dependencies]\n# why\na.workspace = true\n[dev-dependencies]\nb = \"1\"\n\
                     [target.'cfg(unix)'.build-dependencies]\nc = { workspace = true, features = [\"d\"] }\n";
         assert_eq!(manifest(text).dependencies().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(["a", "b", "c", "d"].map(|name| manifest(text).ships(name)), [true, false, true, false]);
     }
 
     #[test]
