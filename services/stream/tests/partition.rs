@@ -1,0 +1,196 @@
+//! The core of a partition: duplicates, clocks, clean slates, and restarts at any point.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use tidegate_bus::{Record, Topic};
+use tidegate_detect::{DEFAULT_STATISTICS, Engine, EngineLimits, Rules, Statistics};
+use tidegate_domain::{Account, Change, Event, EventId, EventKind, Lane, Recipients, Status, Submission};
+use tidegate_proto::{event_to_proto, state_to_proto, v1};
+use tidegate_stream::{Output, Partition};
+
+const RULES: &str = r#"
+mode = "enforce"
+
+[[rule]]
+name = "five"
+when = "messages_1m >= 5"
+action = "lock"
+reason = "five messages in a minute"
+reply = "locked"
+source = "this test"
+"#;
+const BEGIN_MS: i64 = 1_800_000_000_000;
+
+fn rules() -> (Statistics, Rules) {
+    let statistics = Statistics::parse("statistics.sql", DEFAULT_STATISTICS).unwrap();
+    let rules = Rules::parse("rules.toml", RULES, &statistics).unwrap();
+    (statistics, rules)
+}
+
+fn partition((statistics, rules): &(Statistics, Rules), decided_to: u64) -> Partition {
+    let engine = Engine::new(statistics.clone(), rules.clone(), EngineLimits::default()).unwrap();
+    Partition::new(0, engine, decided_to)
+}
+
+fn event(offset: u64, account: &str, sequence: u64, time_ms: i64, log_ms: i64) -> Record {
+    let event = Event {
+        id: EventId { node: "mx1".into(), lane: Lane::Live, sequence },
+        site: "ams".into(),
+        account: Account::parse(account).unwrap(),
+        time_ms,
+        kind: EventKind::Submission(Box::new(Submission {
+            recipients: Recipients { count: 1, ..Recipients::default() },
+            size: 1000,
+            ..Submission::default()
+        })),
+    };
+    record(Topic::Events, offset, account, event_to_proto(&event).encode_to_vec(), log_ms)
+}
+
+fn unlock(offset: u64, account: &str, log_ms: i64) -> Record {
+    let command = v1::Command {
+        id: format!("c{offset}"),
+        account: account.into(),
+        actor: "amy".into(),
+        reason: "called".into(),
+        kind: Some(v1::command::Kind::Unlock(v1::UnlockCommand::default())),
+    };
+    record(Topic::Commands, offset, account, command.encode_to_vec(), log_ms)
+}
+
+fn record(topic: Topic, offset: u64, key: &str, value: Vec<u8>, time_ms: i64) -> Record {
+    Record { topic, partition: 0, offset, time_ms, key: Bytes::from(key.to_owned()), value: Some(value.into()) }
+}
+
+fn locks(output: &Output) -> Vec<&str> {
+    let changed = output.states.iter().zip(&output.changes);
+    changed.filter(|(_, change)| **change == Change::Locked).map(|(state, _)| state.account.as_str()).collect()
+}
+
+#[test]
+fn duplicates_and_what_is_no_event_are_counted_and_left_out() {
+    let mut partition = partition(&rules(), 0);
+    let mut records: Vec<Record> = (0..4).map(|n| event(n, "jo@example.org", n + 1, BEGIN_MS, BEGIN_MS)).collect();
+    records.push(event(4, "jo@example.org", 4, BEGIN_MS, BEGIN_MS));
+    records.push(record(Topic::Events, 5, "x", b"\xff\xff".to_vec(), BEGIN_MS));
+    let output = partition.events(&records).unwrap();
+    assert_eq!((output.counts.events, output.counts.duplicates, output.counts.rejected), (4, 1, 1));
+    assert!(output.states.is_empty(), "four messages are not five");
+    let output = partition.events(&[event(6, "jo@example.org", 5, BEGIN_MS, BEGIN_MS)]).unwrap();
+    assert_eq!(locks(&output), ["jo@example.org"]);
+}
+
+#[test]
+fn a_clock_that_is_ahead_is_moved_back_to_the_logs() {
+    let mut partition = partition(&rules(), 0);
+    let far = BEGIN_MS + 86_400_000;
+    let output = partition.events(&[event(0, "jo@example.org", 1, far, BEGIN_MS)]).unwrap();
+    assert_eq!(output.counts.clock_ahead, 1);
+    let records: Vec<Record> = (1..5).map(|n| event(n, "jo@example.org", n + 1, BEGIN_MS, BEGIN_MS)).collect();
+    assert_eq!(locks(&partition.events(&records).unwrap()), ["jo@example.org"], "the far one counts as of now");
+}
+
+#[test]
+fn old_messages_do_not_lock_an_unlocked_account_again_also_after_a_restart() {
+    let rules = rules();
+    let mut first = partition(&rules, 0);
+    let spam: Vec<Record> = (0..50).map(|n| event(n, "jo@example.org", n + 1, BEGIN_MS, BEGIN_MS)).collect();
+    assert_eq!(locks(&first.events(&spam).unwrap()).len(), 1);
+    let unlocked = first.command(&unlock(0, "jo@example.org", BEGIN_MS + 100)).states.remove(0);
+    assert_eq!(unlocked.status, Status::Active);
+    let late = event(50, "jo@example.org", 51, BEGIN_MS + 50, BEGIN_MS + 200);
+    assert_eq!(first.events(std::slice::from_ref(&late)).unwrap().counts.void, 1, "sent before the unlock");
+
+    // The second life reads the state, then the same events, with nothing committed at all.
+    let mut second = partition(&rules, 0);
+    let state = state_to_proto(&unlocked).encode_to_vec();
+    second.load_state(&record(Topic::Accounts, 0, "jo@example.org", state, BEGIN_MS)).unwrap();
+    let mut replay = spam;
+    replay.push(late);
+    let output = second.events(&replay).unwrap();
+    assert_eq!((output.states.len(), output.counts.void), (0, 51));
+    let fresh: Vec<Record> =
+        (51..56).map(|n| event(n, "jo@example.org", n + 1, BEGIN_MS + 300, BEGIN_MS + 300)).collect();
+    assert_eq!(locks(&second.events(&fresh).unwrap()).len(), 1, "new spam locks again");
+}
+
+#[test]
+fn a_timed_lock_ends_with_the_clock() {
+    let (statistics, _) = rules();
+    let timed = RULES.replace("action = \"lock\"", "action = \"lock\"\nfor = \"10m\"");
+    let rules = Rules::parse("rules.toml", &timed, &statistics).unwrap();
+    let mut partition = partition(&(statistics, rules), 0);
+    let records: Vec<Record> = (0..5).map(|n| event(n, "jo@example.org", n + 1, BEGIN_MS, BEGIN_MS)).collect();
+    assert_eq!(locks(&partition.events(&records).unwrap()).len(), 1);
+    assert!(partition.tick(BEGIN_MS + 599_999).states.is_empty());
+    let output = partition.tick(BEGIN_MS + 600_000);
+    assert_eq!((output.changes.as_slice(), &output.states[0].status), (&[Change::Expired][..], &Status::Active));
+    assert!(partition.tick(BEGIN_MS + 700_000).states.is_empty());
+}
+
+/// One life of a worker after another, each killed after some batches; what it had published and committed stands.
+fn lives(rules: &(Statistics, Rules), records: &[Record], cuts: &[usize], kills: &[usize]) -> BTreeMap<String, usize> {
+    let mut published: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut times_locked: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut committed, mut kills) = (0_usize, kills.iter());
+    'life: loop {
+        let mut partition = partition(rules, committed as u64);
+        for state in published.values() {
+            partition.load_state(&record(Topic::Accounts, 0, "", state.clone(), BEGIN_MS)).unwrap();
+        }
+        let mut batches_left = kills.next().copied();
+        let mut at = 0;
+        for cut in cuts.iter().copied().chain([records.len()]) {
+            let end = cut.clamp(at, records.len());
+            let output = partition.events(&records[at..end]).unwrap();
+            at = end;
+            if batches_left == Some(0) {
+                // Killed after deciding, before the commit.
+                continue 'life;
+            }
+            batches_left = batches_left.map(|left| left - 1);
+            for account in locks(&output) {
+                *times_locked.entry(account.to_owned()).or_default() += 1;
+            }
+            for state in output.newest_states() {
+                published.insert(state.account.to_string(), state_to_proto(state).encode_to_vec());
+            }
+            committed = committed.max(at);
+        }
+        return times_locked;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever sent five messages within a minute is locked exactly once, and nobody else, wherever batches are cut
+    /// and however often the worker is killed.
+    #[test]
+    fn no_lock_is_lost_or_doubled(
+        senders in proptest::collection::vec(0u8..12, 1..80),
+        cuts in proptest::collection::vec(0usize..80, 0..6),
+        kills in proptest::collection::vec(0usize..4, 0..4),
+    ) {
+        let rules = rules();
+        let records: Vec<Record> = senders
+            .iter()
+            .enumerate()
+            .map(|(n, sender)| {
+                let n = n as u64;
+                event(n, &format!("user{sender}@example.org"), n + 1, BEGIN_MS + n.cast_signed(), BEGIN_MS + n.cast_signed())
+            })
+            .collect();
+        let mut expected = BTreeMap::new();
+        for sender in &senders {
+            *expected.entry(format!("user{sender}@example.org")).or_insert(0_usize) += 1;
+        }
+        expected.retain(|_, sent| { let over = *sent >= 5; *sent = 1; over });
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        prop_assert_eq!(lives(&rules, &records, &cuts, &kills), expected);
+    }
+}

@@ -1,0 +1,9 @@
+//! The administrator's commands: clients of the admin API.
+
+pub mod accounts;
+mod actions;
+mod connect;
+pub mod edges;
+mod format;
+pub mod rules;
+mod show;

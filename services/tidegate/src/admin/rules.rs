@@ -1,0 +1,155 @@
+//! `tidegate rules`: what is in force, and whether a file would be taken.
+
+use super::connect::ServerArgs;
+use super::format;
+use clap::Subcommand;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tidegate_detect::{DEFAULT_STATISTICS, Rules, Statistics};
+use tidegate_proto::v1;
+
+/// Lists or checks rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// List the rules in force
+    #[command(after_help = "Examples:\n  tidegate rules list\n  tidegate rules list --json")]
+    List(ListArgs),
+    /// Check a rules file (and a statistics file) before it goes live; exit 2 when it has problems
+    #[command(
+        after_help = "Examples:\n  tidegate rules check rules.toml\n  tidegate rules check rules.toml --statistics statistics.sql"
+    )]
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Rules file (TOML)
+    rules: PathBuf,
+    /// Statistics file (SQL); the shipped one when not given
+    #[arg(long)]
+    statistics: Option<PathBuf>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one of the commands.
+pub async fn run(command: RulesCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        RulesCommand::List(args) => list(args).await,
+        RulesCommand::Check(args) => Ok(check(&args)),
+    }
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
+    let sets = args.server.connect().await?.list_rules(v1::ListRulesRequest {}).await?.into_inner().rule_sets;
+    if args.server.json {
+        let values: Vec<_> = sets.iter().map(set_json).collect();
+        println!("{}", serde_json::to_string_pretty(&values)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(first) = sets.first() else {
+        println!("no stream worker has told its rules yet");
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("version {} ({}), since {}", first.version, mode(first), format::time(first.since_ms));
+    for other in sets.iter().filter(|other| other.version != first.version) {
+        println!("but partition {} has version {} ({})", other.partition, other.version, mode(other));
+    }
+    for problem in &first.problems {
+        println!("a newer file was not taken: {problem}");
+    }
+    let mut table = format::table(&["RULE", "ON", "ACTION", "FOR", "WHEN", "REASON"]);
+    for rule in &first.rules {
+        table.add_row([
+            rule.name.clone(),
+            if rule.enabled { "yes" } else { "no" }.to_owned(),
+            rule.action.clone(),
+            rule.for_ms.map_or_else(|| "-".to_owned(), span),
+            rule.predicate.clone(),
+            rule.reason.clone(),
+        ]);
+    }
+    println!("{table}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks the files; everything that is wrong goes to standard error.
+pub fn check(args: &CheckArgs) -> ExitCode {
+    let problems = match read_and_parse(args) {
+        Ok(rules) => {
+            if args.json {
+                println!("{}", json!({ "version": rules.version(), "mode": rules.mode().as_str(), "problems": [] }));
+            } else {
+                let enabled = rules.list().iter().filter(|rule| rule.enabled).count();
+                println!(
+                    "{} rules, {enabled} of them on, mode {}, version {}",
+                    rules.list().len(),
+                    rules.mode().as_str(),
+                    rules.version()
+                );
+            }
+            return ExitCode::SUCCESS;
+        }
+        Err(problems) => problems,
+    };
+    if args.json {
+        println!("{}", json!({ "problems": problems }));
+    } else {
+        problems.iter().for_each(|problem| eprintln!("{problem}"));
+    }
+    ExitCode::from(2)
+}
+
+fn read_and_parse(args: &CheckArgs) -> Result<Rules, Vec<String>> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {}: {error}", path.display())])
+    };
+    let lines = |problems: Vec<tidegate_detect::Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let statistics = match &args.statistics {
+        Some(path) => Statistics::parse(&path.display().to_string(), &read(path)?),
+        None => Statistics::parse("the shipped statistics.sql", DEFAULT_STATISTICS),
+    }
+    .map_err(lines)?;
+    Rules::parse(&args.rules.display().to_string(), &read(&args.rules)?, &statistics).map_err(lines)
+}
+
+fn mode(set: &v1::RuleSet) -> &'static str {
+    match set.mode() {
+        v1::RuleMode::Observe => "observe: rules are only counted",
+        v1::RuleMode::Enforce => "enforce",
+        v1::RuleMode::Unspecified => "unknown mode",
+    }
+}
+
+fn span(ms: i64) -> String {
+    humantime::format_duration(std::time::Duration::from_millis(ms.unsigned_abs())).to_string()
+}
+
+fn set_json(set: &v1::RuleSet) -> serde_json::Value {
+    json!({
+        "partition": set.partition,
+        "version": set.version,
+        "mode": mode(set),
+        "since": format::time(set.since_ms),
+        "problems": set.problems,
+        "rules": set.rules.iter().map(|rule| json!({
+            "name": rule.name,
+            "enabled": rule.enabled,
+            "action": rule.action,
+            "for_ms": rule.for_ms,
+            "when": rule.predicate,
+            "reason": rule.reason,
+            "reply": rule.reply,
+            "source": rule.source,
+            "domains": rule.domains,
+        })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,102 @@
+//! The command line.
+
+use crate::{admin, demo, serve};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Catches a hijacked mail account within a second and locks it at every edge SMTP node.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show it at work: three sites, a few thousand accounts, one of them hijacked
+    Demo(demo::DemoArgs),
+    /// Run everything in one process, on the embedded log (or on Kafka)
+    #[command(
+        after_help = "Examples:\n  tidegate serve --config /etc/tidegate/tidegate.toml\n  tidegate serve --config tidegate.toml --check-config"
+    )]
+    Serve(ServiceArgs),
+    /// Run a stream worker: windows, rules, decisions
+    #[command(after_help = "Example:\n  tidegate stream --config /etc/tidegate/tidegate.toml")]
+    Stream(ServiceArgs),
+    /// Run a control service: pushes to edges, takes admin actions
+    #[command(after_help = "Example:\n  tidegate control --config /etc/tidegate/tidegate.toml")]
+    Control(ServiceArgs),
+    /// List, inspect, lock, unlock and exempt accounts
+    #[command(subcommand)]
+    Accounts(admin::accounts::AccountsCommand),
+    /// List the edges: connected or not, how far, how fast
+    #[command(
+        after_help = "Examples:\n  tidegate edges\n  tidegate edges --json | jq '.[] | select(.connected | not)'"
+    )]
+    Edges(admin::edges::EdgesArgs),
+    /// List the rules in force, or check a file before it goes live
+    #[command(subcommand)]
+    Rules(admin::rules::RulesCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tidegate completion bash > /etc/bash_completion.d/tidegate")]
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ServiceArgs {
+    /// Configuration file (TOML)
+    #[arg(long, short, env = "TIDEGATE_CONFIG")]
+    pub config: PathBuf,
+    /// Check configuration, statistics and rules, say all problems, and exit (2 when there are some)
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// Runs the command. Exit code 2 means that what was asked cannot be (usage, configuration), 1 that it failed.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rules(admin::rules::RulesCommand::Check(args)) => Ok(admin::rules::check(&args)),
+        other => runtime().and_then(|runtime| runtime.block_on(run_async(other))),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("tidegate: {error:#}");
+        ExitCode::from(if error.is::<serve::ConfigurationError>() { 2 } else { 1 })
+    })
+}
+
+async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Serve(args) => serve::run(&args, serve::Parts::ALL).await,
+        Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
+        Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,
+        Command::Accounts(command) => admin::accounts::run(command).await,
+        Command::Edges(args) => admin::edges::run(args).await,
+        Command::Rules(command) => admin::rules::run(command).await,
+        // Done without a runtime.
+        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,56 @@
+//! What the demo says while it runs: live in a terminal, plain lines when piped.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Instant;
+
+/// Where progress goes: standard output for people, standard error beside `--json`.
+pub struct Screen {
+    began: Instant,
+    live: bool,
+    json: bool,
+    status_shown: bool,
+}
+
+impl Screen {
+    /// Begins to count the time.
+    pub fn new(json: bool) -> Self {
+        let live = if json { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        Self { began: Instant::now(), live, json, status_shown: false }
+    }
+
+    /// Something happened: a line that stays.
+    pub fn event(&mut self, text: &str) {
+        self.clear();
+        let line = format!("{:>6.2} s  {text}", self.began.elapsed().as_secs_f64());
+        if self.json {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
+    }
+
+    /// How it goes: one line that is written over, in a terminal only.
+    pub fn status(&mut self, text: &str) {
+        if self.live {
+            self.clear();
+            self.write(&format!("\r{:>6.2} s  {text}", self.began.elapsed().as_secs_f64()));
+            self.status_shown = true;
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.status_shown {
+            self.write("\r\x1b[2K");
+            self.status_shown = false;
+        }
+    }
+
+    fn write(&self, text: &str) {
+        // A terminal that went away is no reason to stop.
+        let _ = if self.json {
+            std::io::stderr().write_all(text.as_bytes())
+        } else {
+            std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush())
+        };
+    }
+}

@@ -1,0 +1,120 @@
+//! The services of one process, wired to one log.
+
+use crate::cli::ServiceArgs;
+use crate::config::ServerConfig;
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tidegate_runtime::shutdown::CancellationToken;
+use tidegate_runtime::{Health, OpsServer, config, shutdown, telemetry};
+use tidegate_stream::RuleFiles;
+use tokio::task::JoinSet;
+
+/// Which services a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    stream: bool,
+    control: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub const ALL: Self = Self { stream: true, control: true };
+    /// The stream service.
+    pub const STREAM: Self = Self { stream: true, control: false };
+    /// The control service.
+    pub const CONTROL: Self = Self { stream: false, control: true };
+}
+
+/// Configuration, statistics or rules have problems: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigurationError(String);
+
+/// The services, started.
+pub struct Running {
+    /// Where control listens, if it runs.
+    pub control: Option<SocketAddr>,
+    /// Where health and metrics are served.
+    pub ops: SocketAddr,
+    tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+}
+
+/// Runs the services of `parts` until a signal ends them.
+pub async fn run(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ExitCode> {
+    let config = load(args, parts)?;
+    if args.check_config {
+        println!("{}: the configuration is fine", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    telemetry::init(&config.telemetry);
+    let shutdown = shutdown::on_signal()?;
+    start(config, parts, shutdown).await?.finish().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ServerConfig> {
+    let config: ServerConfig = config::load(&args.config).map_err(|error| match error {
+        config::ConfigError::Read { .. } => {
+            anyhow::Error::new(ConfigurationError(format!("{:#}", anyhow::Error::new(error))))
+        }
+        told => anyhow::Error::new(ConfigurationError(told.to_string())),
+    })?;
+    if parts.stream {
+        RuleFiles::load(&config.stream).map_err(|error| ConfigurationError(error.to_string()))?;
+    }
+    Ok(config)
+}
+
+/// Starts the services of `parts`.
+pub async fn start(config: ServerConfig, parts: Parts, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let mut registry = Registry::default();
+    let health = Health::new();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let bus = config.log.connect().await.context("opening the log")?;
+    // Control first: edges can publish and attach while windows are being rebuilt.
+    let mut control_address = None;
+    if parts.control {
+        let service = tidegate_control::Service::bind(config.control, Arc::clone(&bus), &mut registry, health.clone())
+            .await
+            .context("starting control")?;
+        control_address = Some(service.local_addr());
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { service.run(shutdown).await.context("control ended") });
+    }
+    if parts.stream {
+        let service = tidegate_stream::Service::start(config.stream, bus, &mut registry, health.clone())
+            .await
+            .context("starting stream")?;
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { service.run(shutdown).await.context("stream ended") });
+    }
+    let ops = OpsServer::bind(config.ops.listen, Arc::new(registry), health)
+        .await
+        .with_context(|| format!("listening on {} for health and metrics (ops.listen)", config.ops.listen))?;
+    let ops_address = ops.local_addr()?;
+    let until = shutdown.clone();
+    tasks.spawn(async move { ops.run(until).await.context("serving health and metrics") });
+    let control = control_address.map(tracing::field::display);
+    tracing::info!(control, ops = %ops_address, "listening");
+    Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })
+}
+
+impl Running {
+    /// Waits until all have ended; when one fails, the others are ended in order.
+    pub async fn finish(mut self) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.context("a service's task failed").and_then(|ended| ended);
+            self.shutdown.cancel();
+            if let Err(error) = ended {
+                tracing::error!("{error:#}");
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+}
