@@ -1,1 +1,55 @@
-fn main() {}
+//! The program `tidegate-edge`.
+
+use anyhow::Context as _;
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tidegate_edge::{EdgeConfig, Service};
+use tidegate_runtime::{config, shutdown, telemetry};
+
+/// The agent beside a mail server: publishes submissions, and refuses the mail of locked accounts.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  tidegate-edge --config /etc/tidegate/edge.toml\n  \
+                  tidegate-edge --config /etc/tidegate/edge.toml --check-config"
+)]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_EDGE_CONFIG", default_value = "/etc/tidegate/edge.toml")]
+    config: PathBuf,
+    /// Says what is wrong with the configuration, and ends: 0 when it is fine, else 2
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr)] // What a person at a terminal asked for.
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config: EdgeConfig = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("tidegate-edge: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check_config {
+        println!("{}: configuration is fine", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    telemetry::init(&config.telemetry);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate-edge: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: EdgeConfig) -> anyhow::Result<()> {
+    let shutdown = shutdown::on_signal().context("installing the signal handlers")?;
+    Service::bind(config).await?.run(shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! The stream from control: account states come, acknowledgements and health go.
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::{ControlConfig, EdgeConfig};
+use crate::error::{EdgeError, error_line};
+use crate::link::Link;
+use crate::metrics::Metrics;
+use crate::states::{HeldStates, OtherLog};
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_proto::v1;
+use tidegate_proto::v1::attach_request::Kind as Says;
+use tidegate_proto::v1::attach_response::Kind as Said;
+use tidegate_proto::v1::edge_service_client::EdgeServiceClient;
+use tidegate_runtime::tls::ClientTls;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+/// First pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Silence for so many heartbeats means cut off.
+const MISSED_HEARTBEATS: u32 = 3;
+/// How often the edge tells its health.
+const HEALTH_PERIOD: Duration = Duration::from_secs(5);
+/// Largest message taken from control, which sends about 1 MiB at most.
+const MAX_MESSAGE_OCTETS: usize = 16 << 20;
+/// Messages to control that wait for the connection to take them.
+const OUTGOING: usize = 16;
+
+/// Keeps a stream to control open.
+pub(crate) struct ControlClient {
+    endpoint: Endpoint,
+    node: String,
+    site: String,
+    connect_timeout: Duration,
+    max_backoff: Duration,
+    states: Arc<HeldStates>,
+    link: Arc<Link>,
+    health: Box<dyn Fn() -> v1::EdgeHealth + Send + Sync>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("cannot connect")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("control ended the stream: {}", .0.message())]
+    Status(#[from] Box<tonic::Status>),
+    #[error("control closed the stream")]
+    Closed,
+    #[error("control did not {doing} within {} ms", limit.as_millis())]
+    Silent { doing: &'static str, limit: Duration },
+    #[error("control said something else than welcome first")]
+    NoWelcome,
+    #[error("cannot go on from what is held")]
+    OtherLog(#[from] OtherLog),
+}
+
+/// An open stream.
+struct Attached {
+    incoming: Streaming<v1::AttachResponse>,
+    outgoing: mpsc::Sender<v1::AttachRequest>,
+    /// Silence for longer means cut off.
+    patience: Duration,
+    sequence: u64,
+    /// Everything that control had was received: what follows are changes as they come.
+    level: bool,
+}
+
+impl ControlClient {
+    /// A client that is not connected yet. `health` tells how the edge is.
+    pub fn new(
+        config: &EdgeConfig,
+        states: Arc<HeldStates>,
+        link: Arc<Link>,
+        health: impl Fn() -> v1::EdgeHealth + Send + Sync + 'static,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, EdgeError> {
+        let ControlConfig { endpoint, tls, connect_timeout_ms, max_backoff_ms } = &config.control;
+        let connect_timeout = Duration::from_millis(*connect_timeout_ms);
+        Ok(Self {
+            endpoint: self::endpoint(endpoint, tls.as_ref(), connect_timeout)?,
+            node: config.node.clone(),
+            site: config.site.clone(),
+            connect_timeout,
+            max_backoff: Duration::from_millis(*max_backoff_ms),
+            states,
+            link,
+            health: Box::new(health),
+            clock,
+            metrics,
+        })
+    }
+
+    /// Connects, again and again, until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, self.max_backoff);
+        let mut told = false;
+        loop {
+            let Err(end) = tokio::select! {
+                () = shutdown.cancelled() => return,
+                end = self.serve(&mut backoff) => end,
+            };
+            let was_connected = self.link.is_connected();
+            self.link.lost();
+            self.metrics.control_connected.set(0);
+            self.metrics.control_failures.inc();
+            let pause = backoff.pause();
+            let error = error_line(&end);
+            if was_connected || !told {
+                tracing::warn!(error, "cut off from control; known locks stay in force");
+                told = true;
+            } else {
+                tracing::debug!(error, pause_ms = pause.as_millis() as u64, "still cut off from control");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn serve(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, End> {
+        let greeting = tokio::time::timeout(self.connect_timeout, self.attach());
+        let silent = |_| End::Silent { doing: "greet", limit: self.connect_timeout };
+        let mut stream = greeting.await.map_err(silent)??;
+        backoff.reset();
+        self.heard();
+        tracing::info!("attached to control");
+        let mut reports = tokio::time::interval(HEALTH_PERIOD);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard_at = Instant::now();
+        loop {
+            let said = tokio::select! {
+                said = tokio::time::timeout_at(heard_at + stream.patience, stream.incoming.message()) => {
+                    let silent = |_| End::Silent { doing: "say anything", limit: stream.patience };
+                    said.map_err(silent)?.map_err(Box::new)?.ok_or(End::Closed)?
+                }
+                _ = reports.tick() => {
+                    stream.say(Says::Health((self.health)())).await?;
+                    continue;
+                }
+            };
+            heard_at = Instant::now();
+            self.heard();
+            match said.kind {
+                Some(Said::States(batch)) => self.take(&batch, &mut stream).await?,
+                Some(Said::Heartbeat(heartbeat)) => stream.level |= heartbeat.sequence == stream.sequence,
+                // A word of a newer control.
+                Some(Said::Welcome(_)) | None => {}
+            }
+        }
+    }
+
+    /// Connects, says hello, and is welcomed.
+    async fn attach(&self) -> Result<Attached, End> {
+        let channel: Channel = self.endpoint.connect().await?;
+        let mut client = EdgeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_OCTETS);
+        let (outgoing, requests) = mpsc::channel(OUTGOING);
+        let (log_id, positions) = self.states.resume_from();
+        let hello = v1::Hello {
+            node: self.node.clone(),
+            site: self.site.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            log_id,
+            positions,
+            now_ms: self.clock.now_ms(),
+        };
+        // There is room, for it is the first.
+        let _ = outgoing.try_send(v1::AttachRequest { kind: Some(Says::Hello(hello)) });
+        let mut incoming = client.attach(ReceiverStream::new(requests)).await.map_err(Box::new)?.into_inner();
+        let first = incoming.message().await.map_err(Box::new)?.ok_or(End::Closed)?;
+        let Some(Said::Welcome(welcome)) = first.kind else { return Err(End::NoWelcome) };
+        self.states.begin(&welcome.log_id, welcome.snapshot)?;
+        let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(100, 600_000).into());
+        Ok(Attached { incoming, outgoing, patience: heartbeat * MISSED_HEARTBEATS, sequence: 0, level: false })
+    }
+
+    /// First in force, then acknowledged.
+    async fn take(&self, batch: &v1::StateBatch, stream: &mut Attached) -> Result<(), End> {
+        self.states.apply(batch);
+        let applied_ms = self.clock.now_ms();
+        stream.sequence = batch.sequence;
+        if stream.level {
+            self.metrics.propagation_seconds.observe(applied_ms.saturating_sub(batch.sent_ms).max(0) as f64 / 1_000.0);
+        }
+        stream.say(Says::Ack(v1::Ack { sequence: batch.sequence, applied_ms })).await
+    }
+
+    fn heard(&self) {
+        self.link.heard();
+        self.metrics.control_connected.set(1);
+        self.metrics.control_heard_seconds.set(self.link.heard_ms() / 1_000);
+    }
+}
+
+impl Attached {
+    async fn say(&self, kind: Says) -> Result<(), End> {
+        let message = v1::AttachRequest { kind: Some(kind) };
+        self.outgoing.send_timeout(message, self.patience).await.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Closed(_) => End::Closed,
+            mpsc::error::SendTimeoutError::Timeout(_) => End::Silent { doing: "take a message", limit: self.patience },
+        })
+    }
+}
+
+fn endpoint(address: &str, tls: Option<&ClientTls>, connect_timeout: Duration) -> Result<Endpoint, EdgeError> {
+    let failed = |source| EdgeError::Endpoint { endpoint: address.to_owned(), source };
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(failed)?
+        .connect_timeout(connect_timeout)
+        // Acknowledgements are small and must not wait for company.
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10));
+    match tls {
+        Some(tls) => {
+            let tls = tls.load().map_err(|source| EdgeError::Tls { key: "control.tls", source })?;
+            endpoint.tls_config(tls).map_err(failed)
+        }
+        None => Ok(endpoint),
+    }
+}
