@@ -28,6 +28,10 @@ const RESERVED: [&str; 15] = [
     "transactional.id",
 ];
 
+/// When the brokers give a transaction up that nobody ends. They fence its owner then, so it is longer than brokers
+/// are away while they are upgraded; a new owner does not wait for it.
+const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
+
 /// Longest name of a topic in Kafka, less our suffixes.
 const MAX_PREFIX_OCTETS: usize = 200;
 
@@ -124,10 +128,13 @@ impl KafkaConfig {
     /// For the owner of a partition. Nothing lingers, since a commit waits for what it sent.
     pub(super) fn owner(&self, group: &str, partition: u32) -> ClientConfig {
         let mut client = self.producer();
+        // A transaction that begins while the markers of the one before are written is asked to try again: with the
+        // default of 100 ms one commit in fifty took that long.
+        set_default(&mut client, self, "retry.backoff.ms", "5");
         client
             .set("linger.ms", "0")
             .set("transactional.id", format!("{}-{partition}", self.group_id(group)))
-            .set("transaction.timeout.ms", self.request_timeout_ms.to_string());
+            .set("transaction.timeout.ms", self.request_timeout_ms.max(TRANSACTION_TIMEOUT_MS).to_string());
         client
     }
 

@@ -78,7 +78,7 @@ impl Transactions {
         messages: &[(Topic, Message)],
         positions: &[(Topic, u64)],
     ) -> Result<Vec<Place>, BusError> {
-        let mut attempt = 1;
+        let (mut attempt, deadline) = (1, Instant::now() + self.shared.timeout());
         loop {
             let failure = match self.settle().and_then(|()| self.attempt(messages, positions)) {
                 Ok(places) => return Ok(places),
@@ -89,8 +89,11 @@ impl Transactions {
                     self.state = State::Ended;
                     return Err(BusError::Fenced { partition: self.partition });
                 }
-                Failure::Passing(error) if attempt == ATTEMPTS || self.state == State::Committing => return Err(error),
                 Failure::Passing(error) => {
+                    // A commit whose outcome is not known is not to be made a second time.
+                    if attempt == ATTEMPTS || Instant::now() > deadline || self.state == State::Committing {
+                        return Err(error);
+                    }
                     add(&self.shared.counters.commit_retries, 1);
                     tracing::warn!(partition = self.partition, attempt, %error, source = %cause(&error), "a transaction is tried again");
                     attempt += 1;
