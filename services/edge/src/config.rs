@@ -120,7 +120,7 @@ pub struct PublishConfig {
     pub kind: PublishKind,
     /// For `kind = "grpc"`.
     pub grpc: GrpcConfig,
-    /// For `kind = "kafka"`.
+    /// For `kind = "kafka"`. An edge does not make topics, whatever `create_topics` says.
     pub kafka: KafkaConfig,
     /// A batch that is not durable after this time is sent again, and newer events go to the spool, in milliseconds.
     pub timeout_ms: u64,

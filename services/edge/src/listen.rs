@@ -5,7 +5,7 @@
 //! each read: `TCP_QUICKACK` is set anew every time.
 
 use crate::error::EdgeError;
-use crate::metrics::{Metrics, Protocol, ProtocolLabel};
+use crate::metrics::{Metrics, Protocol};
 use socket2::SockRef;
 use std::fmt;
 use std::future::Future;
@@ -84,7 +84,7 @@ impl Accepting {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let label = ProtocolLabel { protocol: self.protocol };
+        let label = self.protocol.label();
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,

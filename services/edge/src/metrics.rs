@@ -1,6 +1,6 @@
 //! What is counted and measured, under the prefix `tidegate_edge`.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -75,6 +75,8 @@ pub(crate) struct Metrics {
     pub spool_damaged: Counter,
     /// Account states held.
     pub states: Gauge,
+    /// Account states on disk.
+    pub states_on_disk: Gauge,
     /// States applied.
     pub states_applied: Counter,
     /// States that could not be read and were passed over.
@@ -96,7 +98,7 @@ pub(crate) struct Metrics {
 }
 
 /// A protocol that mail servers speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// Milter.
     Milter,
@@ -107,8 +109,8 @@ pub(crate) enum Protocol {
 /// A protocol that mail servers speak.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ProtocolLabel {
-    /// Which.
-    pub protocol: Protocol,
+    /// `milter` or `policy`.
+    pub protocol: &'static str,
 }
 
 /// What was refused.
@@ -161,6 +163,17 @@ pub(crate) fn set_counter(counter: &Counter<u64, AtomicU64>, value: u64) {
     counter.inner().store(value, std::sync::atomic::Ordering::Relaxed);
 }
 
+impl Protocol {
+    /// The label for it.
+    pub fn label(self) -> ProtocolLabel {
+        let protocol = match self {
+            Self::Milter => "milter",
+            Self::Policy => "policy",
+        };
+        ProtocolLabel { protocol }
+    }
+}
+
 impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
@@ -202,6 +215,7 @@ impl Metrics {
             spool_oldest_seconds: Gauge::default(),
             spool_damaged: Counter::default(),
             states: Gauge::default(),
+            states_on_disk: Gauge::default(),
             states_applied: Counter::default(),
             states_skipped: Counter::default(),
             states_damaged: Counter::default(),
@@ -282,6 +296,7 @@ impl Metrics {
     fn register_states(&self, registry: &mut Registry) {
         let m = self;
         registry.register("states", "Account states held", m.states.clone());
+        registry.register("states_on_disk", "Account states on disk", m.states_on_disk.clone());
         registry.register("states_applied", "Account states applied", m.states_applied.clone());
         registry.register("states_skipped", "Account states that could not be read", m.states_skipped.clone());
         registry.register("states_damaged", "Account states lost on disk", m.states_damaged.clone());

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::gate::EdgeGate;
 use crate::intake::Intake;
 use crate::listen::Connection;
-use crate::metrics::{Metrics, Protocol, ProtocolLabel};
+use crate::metrics::{Metrics, Protocol};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_mta::SessionSettings;
@@ -48,13 +48,9 @@ impl Sessions {
             Ok(Ok(octets)) => Some(octets).filter(|octets| *octets > 0),
             Ok(Err(_)) => None,
             Err(_) => {
-                self.metrics.connections_idle.get_or_create(&self.label()).inc();
+                self.metrics.connections_idle.get_or_create(&self.protocol.label()).inc();
                 None
             }
         }
-    }
-
-    fn label(&self) -> ProtocolLabel {
-        ProtocolLabel { protocol: self.protocol }
     }
 }

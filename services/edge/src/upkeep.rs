@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::intake::Intake;
-use crate::metrics::{Metrics, Protocol, ProtocolLabel, because, set_gauge};
+use crate::metrics::{Metrics, Protocol, because, set_gauge};
 use crate::publish::{Spool, SpoolLevel};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Upkeep {
     pub fn health(&self) -> impl Fn() -> v1::EdgeHealth + Send + Sync + 'static {
         let (metrics, level, clock) = (self.metrics.clone(), Arc::clone(&self.level), self.clock.clone());
         move || {
-            let open = |protocol| metrics.connections_open.get_or_create(&ProtocolLabel { protocol }).get();
+            let open = |protocol: Protocol| metrics.connections_open.get_or_create(&protocol.label()).get();
             let (decisions, refusals) = metrics.decisions();
             let level = *level.lock();
             v1::EdgeHealth {

@@ -43,6 +43,7 @@ impl Drain {
         let mut backoff = Backoff::new(FIRST_PAUSE, self.max_backoff);
         // Events from here on were never sent.
         let mut sent_to = 0;
+        let mut told = false;
         loop {
             if self.spool.is_empty() {
                 self.spool.written().await;
@@ -55,10 +56,14 @@ impl Drain {
             match self.send_first(&mut sent_to).await {
                 Ok(()) => {
                     backoff.reset();
+                    told = false;
                     tokio::time::sleep(begun.elapsed().min(MAX_BREATH)).await;
                 }
                 Err(error) => {
-                    tracing::debug!(error, "the spool cannot be published now");
+                    if !told {
+                        tracing::warn!(error, "the spool cannot be published now; trying again");
+                        told = true;
+                    }
                     let pause = backoff.pause();
                     // When live events get through again, so will these.
                     self.open.mark_unchanged();

@@ -17,8 +17,10 @@ pub(crate) struct KafkaPublisher {
 }
 
 impl KafkaPublisher {
-    /// Begins to connect, again and again until it is done or this is dropped.
+    /// Begins to connect, again and again until it is done or this is dropped. It never makes topics: that is for
+    /// those who own the log, not for a mail host that may be set up wrongly.
     pub fn new(config: KafkaConfig, max_backoff: Duration) -> Self {
+        let config = KafkaConfig { create_topics: false, ..config };
         let (connection, connected) = watch::channel(None);
         tokio::spawn(async move {
             tokio::select! {

@@ -11,6 +11,7 @@ use crate::metrics::{Metrics, because, set_counter};
 use prost::Message as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_journal::{Batch, Journal, JournalError, NewRecord, Options, Retention};
 use tidegate_proto::v1;
 use tokio::sync::{Notify, oneshot};
@@ -29,6 +30,8 @@ pub(crate) struct Spool {
     metrics: Metrics,
     /// Told when something was written.
     written: Arc<Notify>,
+    /// The disk refused the last events; said once.
+    refusing: Arc<AtomicBool>,
 }
 
 /// The first events of the spool.
@@ -68,7 +71,14 @@ impl Spool {
         };
         journal.create_topic(SPOOL, 1, retention).map_err(failed)?;
         journal.create_topic(KEPT, 1, Retention::KEEP).map_err(failed)?;
-        Ok(Self { journal, node: node.into(), clock, metrics, written: Arc::new(Notify::new()) })
+        Ok(Self {
+            journal,
+            node: node.into(),
+            clock,
+            metrics,
+            written: Arc::new(Notify::new()),
+            refusing: Arc::default(),
+        })
     }
 
     /// Tells this spool's offsets from another's.
@@ -83,15 +93,23 @@ impl Spool {
             return;
         }
         let batch = Batch::new().append(SPOOL, 0, events.iter().map(record).collect());
-        let (metrics, written) = (self.metrics.clone(), Arc::clone(&self.written));
+        let (metrics, written, refusing) = (self.metrics.clone(), self.written.clone(), self.refusing.clone());
         let done = move |result: Result<_, JournalError>| match result {
             Ok(_) => {
                 metrics.spooled.get_or_create(&because(reason)).inc_by(count);
                 written.notify_one();
+                if refusing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the spool takes events again");
+                }
             }
             Err(error) => {
                 metrics.lost.get_or_create(&because("spool_refused")).inc_by(count);
-                tracing::error!(events = count, error = error_line(&error), "events are lost: no room in the spool");
+                if !refusing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(
+                        error = error_line(&error),
+                        "the spool takes no events; they are lost, and counted"
+                    );
+                }
             }
         };
         self.journal.submit(batch, Box::new(done));

@@ -24,7 +24,7 @@ pub(super) async fn serve(sessions: &Sessions, mut connection: Connection) {
             Ok(Flow::Open) => {}
             Ok(Flow::Close) => break,
             Err(error) => {
-                sessions.metrics.protocol_errors.get_or_create(&sessions.label()).inc();
+                sessions.metrics.protocol_errors.get_or_create(&sessions.protocol.label()).inc();
                 tracing::warn!(error = error.to_string(), "a milter connection is closed");
                 break;
             }

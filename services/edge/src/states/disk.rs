@@ -9,7 +9,7 @@
 use super::HeldStates;
 use crate::clock::Clock;
 use crate::error::{EdgeError, error_line};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, set_gauge};
 use bytes::Bytes;
 use prost::Message as _;
 use std::collections::HashSet;
@@ -129,6 +129,7 @@ impl StatesDisk {
                 self.journal.commit(Batch::new().append(TOPIC, 0, records))?;
                 self.accounts.extend(lacking.states.iter().map(|(_, state)| state.account.clone()));
                 self.positions = lacking.positions;
+                set_gauge(&self.metrics.states_on_disk, self.accounts.len() as u64);
             }
             if lacking.whole {
                 self.log_id = lacking.log_id;
@@ -205,6 +206,7 @@ impl StatesDisk {
             self.journal.commit(Batch::new().append(TOPIC, 0, vec![self.positions_record("", &Positions::new())]))?;
             resume.log_id.clear();
         }
+        set_gauge(&self.metrics.states_on_disk, self.accounts.len() as u64);
         self.log_id = resume.log_id;
         self.positions = replica.positions().clone();
         Ok(Loaded { log_id: self.log_id.clone(), replica })

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_edge::config::{MilterConfig, PolicyConfig, RspamdConfig};
-use tidegate_edge::{Addresses, EdgeConfig, Service};
+use tidegate_edge::{Addresses, Clock, EdgeConfig, Service};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,11 @@ pub struct Edge {
 
 impl Edge {
     pub async fn start(config: EdgeConfig) -> Self {
-        let service = Service::bind(config).await.unwrap();
+        Self::start_with(config, Clock::system()).await
+    }
+
+    pub async fn start_with(config: EdgeConfig, clock: Clock) -> Self {
+        let service = Service::bind_with(config, clock).await.unwrap();
         let addresses = service.addresses().clone();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(service.run(shutdown.clone()));
@@ -42,17 +46,12 @@ impl Edge {
 
     /// `(status, body)` of a request to the operators' server.
     pub async fn ops(&self, path: &str) -> (u16, String) {
-        http(self.addresses.ops, &format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")).await
+        get(self.addresses.ops, path).await
     }
 
     /// The sum of all series of a metric that counts things.
     pub async fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.ops("/metrics").await;
-        let values = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            (series.split('{').next() == Some(name)).then(|| value.parse::<u64>().unwrap())
-        });
-        values.sum()
+        metric(self.addresses.ops, name).await
     }
 
     pub async fn wait_ready(&self) {
@@ -96,6 +95,20 @@ pub async fn attached(directory: &Path, adapt: impl FnOnce(&mut EdgeConfig)) -> 
     let edge = Edge::start(config).await;
     edge.wait_ready().await;
     (log, control, edge)
+}
+
+/// The sum of all series of a metric that counts things.
+pub async fn metric(ops: SocketAddr, name: &str) -> u64 {
+    let (_, text) = get(ops, "/metrics").await;
+    let values = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        (series.split('{').next() == Some(name)).then(|| value.parse::<u64>().unwrap())
+    });
+    values.sum()
+}
+
+async fn get(ops: SocketAddr, path: &str) -> (u16, String) {
+    http(ops, &format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")).await
 }
 
 /// An HTTP exchange over a connection of its own.

@@ -1,8 +1,12 @@
 //! Policy delegation, the filter's verdicts, and bounds.
 
-use crate::lab::{attached, http, until};
+use crate::lab::{ANY_PORT, Edge, attached, config, http, until};
 use crate::mta::{MilterClient, ask_policy, connect, policy_request};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tidegate_edge::Clock;
+use tidegate_edge::config::LocalCapConfig;
 use tidegate_mta::milter::client::Reply;
 use tidegate_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -125,4 +129,58 @@ async fn a_client_that_speaks_something_else_is_closed() {
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(edge.metric("tidegate_edge_protocol_errors_total").await, 1);
+}
+
+#[tokio::test]
+async fn random_octets_on_every_socket_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, _control, edge) = attached(directory.path(), |_| {}).await;
+    let rspamd = format!("inet:{}", edge.addresses.rspamd.unwrap());
+    let sockets = edge.addresses.milter.iter().chain(&edge.addresses.policy).chain(Some(&rspamd));
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for address in sockets {
+        for _ in 0..20 {
+            let octets: Vec<u8> = std::iter::repeat_with(|| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random as u8
+            })
+            .take(3_000)
+            .collect();
+            let mut stream = connect(address).await;
+            // It may be closed before all is written.
+            let _ = stream.write_all(&octets).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    }
+    let mut milter = MilterClient::open(edge.milter()).await;
+    assert_eq!(milter.message(THIEF, THIEF, "4Q", &["a@dest.test"]).await, Reply::Continue);
+    until("the message has arrived", async || log.events.lock().len() == 1).await;
+    assert_eq!(edge.ops("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn an_account_is_slowed_while_cut_off_when_that_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(AtomicI64::new(1_700_000_000_000));
+    let read = Arc::clone(&now_ms);
+    // Nobody listens there.
+    let nowhere = std::net::TcpListener::bind(ANY_PORT).unwrap().local_addr().unwrap();
+    let mut config = config(directory.path(), nowhere);
+    let cap = LocalCapConfig { after_s: 60, messages_per_minute: 2, ..LocalCapConfig::default() };
+    let text = format!("450 4.7.1 {}", cap.reply);
+    config.local_cap = Some(cap);
+    let edge = Edge::start_with(config, Clock::new(move || read.load(Ordering::Relaxed))).await;
+    let mut milter = MilterClient::open(edge.milter()).await;
+    for _ in 0..5 {
+        assert_eq!(milter.message(THIEF, THIEF, "4Q", &["a@dest.test"]).await, Reply::Continue);
+    }
+    now_ms.fetch_add(60_000, Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(milter.message(THIEF, THIEF, "4Q", &["a@dest.test"]).await, Reply::Continue);
+    }
+    assert_eq!(milter.message(THIEF, THIEF, "4Q", &["a@dest.test"]).await, Reply::ReplyCode(text));
+    assert_eq!(milter.message("jo@example.org", "jo@example.org", "4Q", &["a@dest.test"]).await, Reply::Continue);
 }
