@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::daemon::Daemon;
 use crate::error::{Context, Error, Result};
-use crate::paths::parts_dir;
+use crate::parts::part;
 use crate::ports::free_port;
 
 /// The version that [`fetch`] brings; the same as in `kafka/pom.xml`.
@@ -26,34 +26,22 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When Maven is missing or the download fails.
 pub fn fetch() -> Result<PathBuf> {
-    let jars = parts_dir().join(format!("kafka-{VERSION}"));
-    if jars.is_dir() {
-        return Ok(jars);
-    }
-    // Several processes may fetch at once: each into a folder of its own, the first to finish gives the name.
-    let own = parts_dir().join(format!("kafka-{VERSION}.{}", std::process::id()));
-    fs::create_dir_all(&own).context(|| format!("making {}", own.display()))?;
-    let pom = own.join("pom.xml");
-    fs::write(&pom, POM).context(|| format!("writing {}", pom.display()))?;
-    let output = Command::new("mvn")
-        .args(["-q", "-B", "-f"])
-        .arg(&pom)
-        .arg("dependency:copy-dependencies")
-        .arg(format!("-DoutputDirectory={}", own.display()))
-        .stdin(Stdio::null())
-        .output()
-        .context(|| "running mvn, which fetches Kafka (`cargo xtask setup --for kafka` installs it)".into())?;
-    if !output.status.success() {
-        let _ = fs::remove_dir_all(&own);
-        return Err(Error::new(format!("mvn could not fetch Kafka:\n{}", String::from_utf8_lossy(&output.stdout))));
-    }
-    if let Err(error) = fs::rename(&own, &jars) {
-        let _ = fs::remove_dir_all(&own);
-        if !jars.is_dir() {
-            return Err(error).context(|| format!("naming {}", jars.display()));
+    part(&format!("kafka-{VERSION}"), |folder| {
+        let pom = folder.join("pom.xml");
+        fs::write(&pom, POM).context(|| format!("writing {}", pom.display()))?;
+        let output = Command::new("mvn")
+            .args(["-q", "-B", "-f"])
+            .arg(&pom)
+            .arg("dependency:copy-dependencies")
+            .arg(format!("-DoutputDirectory={}", folder.display()))
+            .stdin(Stdio::null())
+            .output()
+            .context(|| "running mvn, which fetches Kafka (`cargo xtask setup --for kafka` installs it)".into())?;
+        if output.status.success() {
+            return Ok(());
         }
-    }
-    Ok(jars)
+        Err(Error::new(format!("mvn could not fetch Kafka:\n{}", String::from_utf8_lossy(&output.stdout))))
+    })
 }
 
 /// A running Kafka. Dropping it kills it; its data stays until the folder is removed.

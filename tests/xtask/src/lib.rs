@@ -8,6 +8,7 @@ pub mod dovecot;
 pub mod error;
 pub mod kafka;
 pub mod leash;
+pub mod parts;
 pub mod paths;
 pub mod ports;
 pub mod postfix;

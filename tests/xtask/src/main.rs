@@ -72,6 +72,7 @@ fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
         return Err(Error::new(format!("--for {wanted}: one of {names}")));
     };
     setup::install_missing(purpose, progress)?;
+    setup::fetch_parts(purpose)?;
     progress.step(&format!("everything for `{wanted}` is here"));
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use crate::error::{Context, Error, Result};
 use crate::paths::{find_program, target_dir};
 use crate::progress::Progress;
+use crate::{kafka, tools};
 
 /// What the machine is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +147,24 @@ pub fn install_missing(purpose: Purpose, progress: &Progress) -> Result<()> {
         None => Ok(()),
         Some(need) => Err(Error::new(format!("{} is installed, but {:?} is still not there", need.package, need.sign))),
     }
+}
+
+/// Fetches the real parts that `purpose` wants and no package brings, unless they are here. The programs that this takes
+/// must be [installed](install_missing).
+///
+/// # Errors
+/// When a registry cannot be reached, or a part cannot be built.
+pub fn fetch_parts(purpose: Purpose) -> Result<()> {
+    if matches!(purpose, Purpose::Test | Purpose::Kafka) {
+        kafka::fetch()?;
+    }
+    if purpose == Purpose::Test {
+        tools::grpcurl()?;
+    }
+    if purpose == Purpose::Lint {
+        tools::buf()?;
+    }
+    Ok(())
 }
 
 /// Whether this process runs as root.
