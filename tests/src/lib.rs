@@ -6,6 +6,8 @@
 
 pub mod command;
 pub mod http;
+pub mod installation;
+pub mod mail;
 pub mod metrics;
 pub mod process;
 pub mod programs;

@@ -10,6 +10,7 @@
 mod aggregate;
 mod engine;
 mod event;
+mod files;
 mod problem;
 mod row;
 mod rules;
@@ -20,6 +21,7 @@ mod window;
 
 pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats};
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
+pub use files::{Source, parse_files};
 pub use problem::{Position, Problem};
 pub use rules::{DEFAULT_RULES, Mode, RuleInfo, Rules};
 pub use statistics::{DEFAULT_STATISTICS, StatisticInfo, Statistics};

@@ -74,19 +74,18 @@ impl Account {
     /// # Errors
     /// When the login is empty, too long, has white space or control characters, or imitates a marked form.
     pub fn login(raw: &str, form: &AccountForm) -> Result<Self, AccountError> {
-        let raw = check(raw)?;
-        if raw.starts_with(LOCAL_PREFIX) || raw.starts_with(ADDRESS_PREFIX) {
-            return Err(AccountError::Reserved { name: raw.to_owned() });
-        }
-        let (local, domain) = match raw.rsplit_once('@') {
-            Some((local, domain)) => (local, Some(domain.trim_end_matches('.').to_lowercase())),
-            None => (raw, form.default_realm.as_ref().map(|realm| realm.to_lowercase())),
-        };
+        let (local, domain) = split_login(check(raw)?);
+        let realm = || form.default_realm.as_ref().map(|realm| realm.to_lowercase());
+        let domain = domain.or_else(realm).filter(|domain| !domain.is_empty());
         let local = if form.lower_case_local_part { local.to_lowercase() } else { local.to_owned() };
         let name = match domain {
-            Some(domain) if !domain.is_empty() => format!("{local}@{domain}"),
-            _ => local,
+            Some(domain) => format!("{local}@{domain}"),
+            None => local,
         };
+        // Looked for after lower-casing, or `LOCAL:root` would pass for a local user.
+        if name.starts_with(LOCAL_PREFIX) || name.starts_with(ADDRESS_PREFIX) {
+            return Err(AccountError::Reserved { name: raw.to_owned() });
+        }
         Ok(Self(check(&name)?.into()))
     }
 
@@ -136,6 +135,18 @@ impl Account {
     }
 }
 
+/// The local part and the domain in lower case; `jo@` and `jo@.` have none, like `jo`.
+fn split_login(mut raw: &str) -> (&str, Option<String>) {
+    while let Some((local, domain)) = raw.rsplit_once('@') {
+        let domain = domain.trim_end_matches('.');
+        if !domain.is_empty() {
+            return (local, Some(domain.to_lowercase()));
+        }
+        raw = local;
+    }
+    (raw, None)
+}
+
 fn check(name: &str) -> Result<&str, AccountError> {
     let name = name.trim();
     if name.is_empty() {
@@ -180,7 +191,7 @@ mod tests {
     #[test]
     fn one_person_is_one_account() {
         let with_realm = form(Some("Example.ORG"));
-        for raw in ["Jo", "jo@EXAMPLE.org", " JO@example.org. "] {
+        for raw in ["Jo", "jo@EXAMPLE.org", " JO@example.org. ", "jo@", "Jo@."] {
             assert_eq!(Account::login(raw, &with_realm).unwrap().as_str(), "jo@example.org", "{raw}");
         }
         let keep = AccountForm { default_realm: None, lower_case_local_part: false };
@@ -193,7 +204,10 @@ mod tests {
         assert_eq!(address.as_str(), "address:203.0.113.7");
         assert_eq!(address.kind(), AccountKind::ClientAddress);
         assert_eq!(Account::local_user("www-data").unwrap().kind(), AccountKind::LocalUser);
-        assert!(matches!(Account::login("local:root", &form(None)), Err(AccountError::Reserved { .. })));
+        for imitation in ["local:root", "LOCAL:root", "Address:192.0.2.1"] {
+            let refused = Account::login(imitation, &form(None));
+            assert!(matches!(refused, Err(AccountError::Reserved { .. })), "{imitation}: {refused:?}");
+        }
     }
 
     #[test]
@@ -205,9 +219,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_canonical_form_is_a_fixed_point(raw in "\\PC{0,40}") {
-            if let Ok(account) = Account::login(&raw, &form(Some("example.org"))) {
-                let again = Account::login(account.as_str(), &form(Some("example.org")));
+        fn the_canonical_form_is_a_fixed_point(
+            raw in "(\\PC|[@.:Ll]|LOCAL:){0,40}",
+            realm in prop::option::of(Just("example.org")),
+        ) {
+            if let Ok(account) = Account::login(&raw, &form(realm)) {
+                let again = Account::login(account.as_str(), &form(realm));
                 prop_assert_eq!(again, Ok(account.clone()));
                 prop_assert_eq!(Account::parse(account.as_str()), Ok(account));
             }

@@ -25,7 +25,7 @@ pub struct EventId {
     pub node: String,
     /// Which of the node's two ordered ways it took.
     pub lane: Lane,
-    /// Rising number within the node's lane; the first is 1.
+    /// Rising number within the node's lane, with gaps allowed, never used again.
     pub sequence: u64,
 }
 

@@ -58,8 +58,15 @@ pub enum ConfigError {
 /// # Errors
 /// When it cannot be read, is not TOML of this shape, or its values cannot be: then all problems are told.
 pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(path, &text)
+    parse(path, &read(path)?)
+}
+
+/// Reads the configuration in `path` and gives it with its problems, for one who checks more than the values.
+///
+/// # Errors
+/// When it cannot be read or is not TOML of this shape.
+pub fn load_with_problems<T: DeserializeOwned + Validate>(path: &Path) -> Result<(T, Problems), ConfigError> {
+    parse_with_problems(path, &read(path)?)
 }
 
 /// The same from text that was read already; `path` is what errors call it.
@@ -67,11 +74,20 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 /// # Errors
 /// As for [`load`], but for reading.
 pub fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    let (config, problems) = parse_with_problems(path, text)?;
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), problems }) }
+}
+
+fn parse_with_problems<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<(T, Problems), ConfigError> {
     let config: T = toml::from_str(text)
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
     let mut problems = Problems::default();
     config.validate("", &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), problems }) }
+    Ok((config, problems))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// `path.key`, or just `key` at the top.

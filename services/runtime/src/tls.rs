@@ -120,11 +120,11 @@ mod tests {
     #[test]
     fn only_loopback_is_served_without_tls() {
         let mut problems = Problems::default();
-        check_listen("control", "listen", "127.0.0.1:7700".parse().unwrap(), None, &mut problems);
-        check_listen("control", "listen", "[::1]:7700".parse().unwrap(), None, &mut problems);
+        check_listen("control", "listen", "127.0.0.1:7710".parse().unwrap(), None, &mut problems);
+        check_listen("control", "listen", "[::1]:7710".parse().unwrap(), None, &mut problems);
         assert!(problems.is_empty());
-        check_listen("control", "listen", "0.0.0.0:7700".parse().unwrap(), None, &mut problems);
-        assert!(problems.to_string().contains("control.listen: is 0.0.0.0:7700"));
+        check_listen("control", "listen", "0.0.0.0:7710".parse().unwrap(), None, &mut problems);
+        assert!(problems.to_string().contains("control.listen: is 0.0.0.0:7710"));
     }
 
     #[test]

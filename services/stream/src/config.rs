@@ -57,12 +57,5 @@ impl Validate for StreamConfig {
         problems.check_range(path, "reload_interval_ms", self.reload_interval_ms, 100..=3_600_000);
         problems.check_range(path, "max_accounts", self.max_accounts, 1_000..=100_000_000);
         problems.check_range(path, "commit_interval_ms", self.commit_interval_ms, 10..=60_000);
-        for (name, file) in [("statistics", &self.statistics), ("rules", &self.rules)] {
-            if let Some(file) = file
-                && let Err(error) = std::fs::metadata(file)
-            {
-                problems.add(path, name, format!("cannot read {}: {error}", file.display()));
-            }
-        }
     }
 }

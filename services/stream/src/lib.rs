@@ -7,12 +7,14 @@
 mod announce;
 mod config;
 mod metrics;
+mod observations;
 mod partition;
 mod rule_files;
 mod service;
 mod worker;
 
 pub use config::StreamConfig;
+pub use observations::Observation;
 pub use partition::{Counts, Output, Partition, PartitionError};
 pub use rule_files::{RuleFileError, RuleFiles};
 pub use service::{Service, StreamError};

@@ -1,10 +1,11 @@
 //! The core of one partition, sans-IO: records in, states to publish out.
 
+use crate::observations::{Observation, Observations};
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tidegate_bus::Record;
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules};
-use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, RuleRef, apply};
+use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, apply};
 use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
 
 /// How far an edge's clock may be ahead of the log's before its events are moved back to it.
@@ -21,6 +22,7 @@ pub struct Partition {
     states: HashMap<Account, AccountState>,
     /// Accounts whose lock ends by itself, by its end.
     ends: BTreeSet<(i64, Account)>,
+    observations: Observations,
     /// Highest sequence seen for each node and lane.
     lanes: HashMap<(String, Lane), u64>,
     /// Events before this were decided upon in an earlier life.
@@ -38,6 +40,8 @@ pub struct Output {
     pub changes: Vec<Change>,
     /// Rules that held without changing anything.
     pub observed: Vec<RuleRef>,
+    /// Those of rules that only observe, to be told.
+    pub told: Vec<Observation>,
     /// What was counted.
     pub counts: Counts,
 }
@@ -91,6 +95,7 @@ impl Partition {
             builder: EventBatchBuilder::new(),
             states: HashMap::new(),
             ends: BTreeSet::new(),
+            observations: Observations::default(),
             lanes: HashMap::new(),
             decided_to,
             events_read_to: None,
@@ -140,6 +145,10 @@ impl Partition {
         let found =
             self.engine.process(&batch).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
         for AccountMatches { account, event_offset, at_ms, matches } in found {
+            let state = self.states.get(&account);
+            let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
+            let counting = matches.iter().filter(|found| !is_exempt(found));
+            output.told.extend(self.observations.to_tell(&account, at_ms, counting));
             self.apply(account, Input::Matches { event_offset, at_ms, matches }, &mut output);
         }
         Ok(output)
@@ -276,6 +285,7 @@ impl Output {
         self.states.extend(other.states);
         self.changes.extend(other.changes);
         self.observed.extend(other.observed);
+        self.told.extend(other.told);
         self.counts.add(other.counts);
     }
 

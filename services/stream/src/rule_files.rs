@@ -1,9 +1,8 @@
 //! Statistics and rules from files, watched for changes.
 
 use crate::config::{RuleMode, StreamConfig};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use tidegate_detect::{DEFAULT_RULES, DEFAULT_STATISTICS, Mode, Problem, Rules, Statistics};
+use tidegate_detect::{DEFAULT_RULES, DEFAULT_STATISTICS, Mode, Problem, Rules, Source, Statistics};
 
 /// The files that say what is counted and what is decided.
 #[derive(Debug)]
@@ -15,38 +14,37 @@ pub struct RuleFiles {
     last_text: String,
 }
 
-/// Everything that is wrong with a statistics or rules file.
-#[derive(Debug)]
-pub enum RuleFileError {
-    /// A file could not be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file has problems.
-    Problems(Vec<Problem>),
-}
+/// Everything that is wrong with the statistics and rules files, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct RuleFileError(Vec<String>);
 
 impl RuleFiles {
     /// Reads and checks both files, or the shipped ones.
     ///
     /// # Errors
-    /// All problems of the statistics, or else all of the rules.
+    /// All problems of both.
     pub fn load(config: &StreamConfig) -> Result<(Self, Rules), RuleFileError> {
-        let (name, text) = match &config.statistics {
-            Some(path) => (path.display().to_string(), read(path)?),
-            None => ("the shipped statistics.sql".to_owned(), DEFAULT_STATISTICS.to_owned()),
+        let statistics_name = name(config.statistics.as_deref(), "the shipped statistics.sql");
+        let rules_name = name(config.rules.as_deref(), "the shipped rules.toml");
+        let statistics_text = read(config.statistics.as_deref(), DEFAULT_STATISTICS);
+        let rules_text = read(config.rules.as_deref(), DEFAULT_RULES);
+        let (statistics_text, rules_text) = match (statistics_text, rules_text) {
+            (Ok(statistics), Ok(rules)) => (statistics, rules),
+            (statistics, rules) => {
+                let unreadable = [statistics.err(), rules.err()].into_iter().flatten();
+                return Err(RuleFileError(unreadable.flat_map(|error| error.0).collect()));
+            }
         };
-        let statistics = Statistics::parse(&name, &text).map_err(RuleFileError::Problems)?;
+        let statistics = Source { name: &statistics_name, text: &statistics_text };
+        let rules = Source { name: &rules_name, text: &rules_text };
+        let (statistics, rules) = tidegate_detect::parse_files(statistics, rules).map_err(|found| problems(&found))?;
         let mode = config.mode.map(|mode| match mode {
             RuleMode::Observe => Mode::Observe,
             RuleMode::Enforce => Mode::Enforce,
         });
-        let mut files = Self { rules_path: config.rules.clone(), mode, statistics, last_text: String::new() };
-        files.last_text = files.read_rules()?;
-        let rules = files.parse()?;
+        let files = Self { rules_path: config.rules.clone(), mode, statistics, last_text: rules_text };
+        let rules = files.with_mode(rules);
         Ok((files, rules))
     }
 
@@ -58,12 +56,14 @@ impl RuleFiles {
         if self.rules_path.is_none() {
             return Ok(None);
         }
-        let text = self.read_rules()?;
+        let text = read(self.rules_path.as_deref(), DEFAULT_RULES)?;
         if text == self.last_text {
             return Ok(None);
         }
         self.last_text = text;
-        self.parse().map(Some)
+        let name = name(self.rules_path.as_deref(), "the shipped rules.toml");
+        let rules = Rules::parse(&name, &self.last_text, &self.statistics).map_err(|found| problems(&found))?;
+        Ok(Some(self.with_mode(rules)))
     }
 
     /// The statistics that the rules are compiled for. A change of their file needs a restart.
@@ -71,44 +71,31 @@ impl RuleFiles {
         &self.statistics
     }
 
-    fn read_rules(&self) -> Result<String, RuleFileError> {
-        match &self.rules_path {
-            Some(path) => read(path),
-            None => Ok(DEFAULT_RULES.to_owned()),
-        }
-    }
-
-    fn parse(&self) -> Result<Rules, RuleFileError> {
-        let name = match &self.rules_path {
-            Some(path) => path.display().to_string(),
-            None => "the shipped rules.toml".to_owned(),
-        };
-        let rules = Rules::parse(&name, &self.last_text, &self.statistics).map_err(RuleFileError::Problems)?;
-        Ok(match self.mode {
+    fn with_mode(&self, rules: Rules) -> Rules {
+        match self.mode {
             Some(mode) => rules.in_mode(mode),
             None => rules,
-        })
+        }
     }
 }
 
-fn read(path: &Path) -> Result<String, RuleFileError> {
-    std::fs::read_to_string(path).map_err(|source| RuleFileError::Read { path: path.to_owned(), source })
+fn name(path: Option<&Path>, shipped: &str) -> String {
+    path.map_or_else(|| shipped.to_owned(), |path| path.display().to_string())
+}
+
+fn read(path: Option<&Path>, shipped: &str) -> Result<String, RuleFileError> {
+    let Some(path) = path else { return Ok(shipped.to_owned()) };
+    std::fs::read_to_string(path)
+        .map_err(|error| RuleFileError(vec![format!("cannot read {}: {error}", path.display())]))
+}
+
+fn problems(found: &[Problem]) -> RuleFileError {
+    RuleFileError(found.iter().map(ToString::to_string).collect())
 }
 
 impl RuleFileError {
     /// One line for each problem.
-    pub fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Read { path, source } => vec![format!("cannot read {}: {source}", path.display())],
-            Self::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
-        }
+    pub fn lines(&self) -> &[String] {
+        &self.0
     }
 }
-
-impl fmt::Display for RuleFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines().join("\n"))
-    }
-}
-
-impl std::error::Error for RuleFileError {}

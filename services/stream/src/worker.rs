@@ -3,6 +3,7 @@
 use crate::announce::rule_set_message;
 use crate::config::StreamConfig;
 use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
+use crate::observations::Observation;
 use crate::partition::{Output, Partition};
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
@@ -193,6 +194,7 @@ impl Worker {
             }
             self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
             self.metrics.count(&output);
+            output.told.iter().for_each(tell);
             outputs.push((number, output));
         }
         for at in next {
@@ -303,12 +305,12 @@ impl Worker {
             }
             Err(error) => {
                 let problems = error.lines();
-                for problem in &problems {
+                for problem in problems {
                     tracing::error!(%problem, "the rules file has a problem");
                 }
                 tracing::error!(version = self.rules.version(), "the rules in force stay");
                 self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
-                self.announce(&problems).await;
+                self.announce(problems).await;
             }
         }
         Ok(())
@@ -385,6 +387,12 @@ impl Every {
         }
         due
     }
+}
+
+fn tell(observation: &Observation) {
+    let columns = observation.evidence.iter().map(|one| format!("{} = {:.3}", one.column, one.value));
+    let evidence = columns.collect::<Vec<_>>().join(", ");
+    tracing::info!(account = %observation.account, rule = observation.rule, evidence, "{}", observation.reason);
 }
 
 fn state_message(state: &AccountState) -> Message {

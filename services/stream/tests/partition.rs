@@ -131,6 +131,30 @@ fn a_timed_lock_ends_with_the_clock() {
     assert!(partition.tick(BEGIN_MS + 700_000).states.is_empty());
 }
 
+#[test]
+fn observing_rules_change_nothing_and_are_told_unless_the_account_is_exempted() {
+    let (statistics, _) = rules();
+    let watching = Rules::parse("rules.toml", &RULES.replace("enforce", "observe"), &statistics).unwrap();
+    let mut partition = partition(&(statistics, watching), 0);
+    let exempt = v1::Command {
+        id: "c".into(),
+        account: "news@example.org".into(),
+        actor: "amy".into(),
+        reason: "newsletter".into(),
+        kind: Some(v1::command::Kind::Exempt(v1::ExemptCommand::default())),
+    };
+    partition.command(&record(Topic::Commands, 0, "news@example.org", exempt.encode_to_vec(), BEGIN_MS));
+    let senders =
+        (0..20).map(|n| event(n, ["jo@example.org", "news@example.org"][n as usize % 2], n + 1, BEGIN_MS, BEGIN_MS));
+    let output = partition.events(&senders.collect::<Vec<_>>()).unwrap();
+    assert!(output.states.is_empty());
+    let told: Vec<(&str, &str)> = output.told.iter().map(|one| (one.account.as_str(), one.rule.as_str())).collect();
+    assert_eq!(told, [("jo@example.org", "five")]);
+    assert!(output.told[0].reason.starts_with("would have asked for lock"), "{}", output.told[0].reason);
+    let again = partition.events(&[event(20, "jo@example.org", 21, BEGIN_MS + 1, BEGIN_MS + 1)]).unwrap();
+    assert!(again.told.is_empty() && !again.observed.is_empty(), "counted, but not told again");
+}
+
 /// One life of a worker after another, each killed after some batches; what it had published and committed stands.
 fn lives(rules: &(Statistics, Rules), records: &[Record], cuts: &[usize], kills: &[usize]) -> BTreeMap<String, usize> {
     let mut published: BTreeMap<String, Vec<u8>> = BTreeMap::new();

@@ -50,3 +50,45 @@ impl Validate for ServerConfig {
         self.telemetry.validate(&key(path, "telemetry"), problems);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tidegate_runtime::config;
+
+    const REFERENCE: &str = include_str!("../tidegate.toml");
+
+    fn reference(text: &str) -> ServerConfig {
+        toml::from_str(text).unwrap()
+    }
+
+    /// The keys that `config` writes, and that `text` does not have.
+    fn missing(config: &ServerConfig, text: &str) -> Vec<String> {
+        let written = toml::to_string(config).unwrap();
+        let keys = written.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| format!("{key} = "));
+        keys.filter(|key| !text.contains(key.as_str())).collect()
+    }
+
+    #[test]
+    fn the_reference_shows_every_key_with_its_default() {
+        let config: ServerConfig = config::parse(Path::new("tidegate.toml"), REFERENCE).unwrap();
+        assert_eq!(config.log, BusConfig::default());
+        assert_eq!(config.stream, StreamConfig::default());
+        assert_eq!(config.control, ControlConfig::default());
+        assert_eq!(config.ops, OpsConfig::default());
+        assert_eq!(config.telemetry, LogConfig::default());
+        assert_eq!(missing(&config, REFERENCE), [""; 0]);
+    }
+
+    #[test]
+    fn its_examples_and_its_kafka_are_taken() {
+        let (main, kafka) = REFERENCE.split_once("# On Kafka, ").unwrap();
+        let examples = reference(&main.replace("#: ", ""));
+        assert!(examples.control.tls.is_some() && examples.stream.mode.is_some(), "{examples:?}");
+        let uncommented: Vec<&str> = kafka.lines().skip(2).map(|line| line.trim_start_matches(['#', ' '])).collect();
+        let config = reference(&uncommented.join("\n"));
+        assert!(matches!(config.log, BusConfig::Kafka(_)), "{config:?}");
+        assert_eq!(missing(&config, REFERENCE), [""; 0]);
+    }
+}

@@ -7,8 +7,9 @@ use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
-use tidegate_runtime::{Health, OpsServer, config, shutdown, telemetry};
+use tidegate_runtime::{Health, OpsServer, shutdown, telemetry};
 use tidegate_stream::RuleFiles;
 use tokio::task::JoinSet;
 
@@ -56,17 +57,21 @@ pub async fn run(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn load(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ServerConfig> {
-    let config: ServerConfig = config::load(&args.config).map_err(|error| match error {
-        config::ConfigError::Read { .. } => {
-            anyhow::Error::new(ConfigurationError(format!("{:#}", anyhow::Error::new(error))))
-        }
-        told => anyhow::Error::new(ConfigurationError(told.to_string())),
-    })?;
-    if parts.stream {
-        RuleFiles::load(&config.stream).map_err(|error| ConfigurationError(error.to_string()))?;
+/// Reads configuration, statistics and rules; what is wrong with any of them is told at once.
+fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationError> {
+    let loaded = config::load_with_problems(&args.config);
+    let (config, problems): (ServerConfig, _) =
+        loaded.map_err(|error| ConfigurationError(format!("{:#}", anyhow::Error::new(error))))?;
+    let mut told = Vec::new();
+    if !problems.is_empty() {
+        told.push(ConfigError::Invalid { path: args.config.clone(), problems }.to_string());
     }
-    Ok(config)
+    if parts.stream
+        && let Err(error) = RuleFiles::load(&config.stream)
+    {
+        told.push(error.to_string());
+    }
+    if told.is_empty() { Ok(config) } else { Err(ConfigurationError(told.join("\n"))) }
 }
 
 /// Starts the services of `parts`.

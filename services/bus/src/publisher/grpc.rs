@@ -41,7 +41,7 @@ pub struct GrpcPublisher {
 
 impl Default for GrpcPublisherConfig {
     fn default() -> Self {
-        Self { endpoint: "http://127.0.0.1:7700".to_owned(), tls: None, request_timeout_ms: 10_000 }
+        Self { endpoint: "http://127.0.0.1:7710".to_owned(), tls: None, request_timeout_ms: 10_000 }
     }
 }
 
@@ -173,9 +173,9 @@ mod tests {
             config.validate("publish", &mut problems);
             problems.to_string()
         };
-        assert_eq!(problem("http://control:7700"), "");
-        assert!(problem("https://control:7700").contains("must begin with https:// if tls is set"));
-        assert!(problem("control:7700").contains("allowed: http://host:port"));
+        assert_eq!(problem("http://control:7710"), "");
+        assert!(problem("https://control:7710").contains("must begin with https:// if tls is set"));
+        assert!(problem("control:7710").contains("allowed: http://host:port"));
         assert!(problem("").contains("allowed: http://host:port"));
     }
 }

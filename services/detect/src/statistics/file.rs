@@ -1,6 +1,6 @@
 //! The statistics file: entries `name = expression;` with comments.
 
-use super::StatisticInfo;
+use super::{MAX_STATISTICS, StatisticInfo};
 use crate::event::event_columns;
 use crate::problem::{Finding, Position, Problems, list};
 use crate::sql::check::{Scope, check, normal};
@@ -8,7 +8,8 @@ use crate::sql::plan::{AGGREGATES, FUNCTIONS};
 use crate::sql::text::{self, Origin};
 use crate::window::WINDOWS;
 use datafusion::sql::sqlparser::ast::{Expr, Ident};
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
+use std::collections::BTreeSet;
 
 /// Longest name of a statistic.
 const MAX_NAME: usize = 40;
@@ -53,6 +54,24 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Vec<Entry> {
     entries
 }
 
+/// The names that entries begin with, each once, whatever stands behind them.
+pub(super) fn names(text: &str) -> BTreeSet<String> {
+    let tokens = text::tokens(text, Origin::START).unwrap_or_default();
+    let parts = tokens.split(|token| token.token == Token::SemiColon);
+    let firsts = parts.filter_map(|part| part.iter().find(|token| !matches!(token.token, Token::Whitespace(_))));
+    let words = firsts.filter_map(|token| match &token.token {
+        Token::Word(word) => Some(entry_name(word)),
+        _ => None,
+    });
+    words.filter(|name| is_name(name)).take(MAX_STATISTICS).collect()
+}
+
+fn entry_name(word: &Word) -> String {
+    let mut ident = Ident::new(word.value.clone());
+    ident.quote_style = word.quote_style;
+    normal(&ident)
+}
+
 fn read_entry(
     above: &[TokenWithSpan],
     tokens: &[TokenWithSpan],
@@ -72,9 +91,7 @@ fn read_entry(
         problems.add(None, Finding::at(place, message).allowing("name = expression;"));
         return None;
     }
-    let mut ident = Ident::new(word.value.clone());
-    ident.quote_style = word.quote_style;
-    let name = normal(&ident);
+    let name = entry_name(word);
     let subject = format!("statistic `{name}`");
     let known = problems.len();
     if !is_name(&name) {

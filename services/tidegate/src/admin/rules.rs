@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tidegate_detect::{DEFAULT_STATISTICS, Rules, Statistics};
 use tidegate_proto::v1;
+use tidegate_stream::{RuleFiles, StreamConfig};
 
 /// Lists or checks rules.
 #[derive(Debug, Subcommand)]
@@ -83,8 +83,13 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
 
 /// Checks the files; everything that is wrong goes to standard error.
 pub fn check(args: &CheckArgs) -> ExitCode {
-    let problems = match read_and_parse(args) {
-        Ok(rules) => {
+    let files = StreamConfig {
+        rules: Some(args.rules.clone()),
+        statistics: args.statistics.clone(),
+        ..StreamConfig::default()
+    };
+    let problems = match RuleFiles::load(&files) {
+        Ok((_, rules)) => {
             if args.json {
                 println!("{}", json!({ "version": rules.version(), "mode": rules.mode().as_str(), "problems": [] }));
             } else {
@@ -98,7 +103,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
-        Err(problems) => problems,
+        Err(error) => error.lines().to_vec(),
     };
     if args.json {
         println!("{}", json!({ "problems": problems }));
@@ -106,19 +111,6 @@ pub fn check(args: &CheckArgs) -> ExitCode {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
     }
     ExitCode::from(2)
-}
-
-fn read_and_parse(args: &CheckArgs) -> Result<Rules, Vec<String>> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {}: {error}", path.display())])
-    };
-    let lines = |problems: Vec<tidegate_detect::Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let statistics = match &args.statistics {
-        Some(path) => Statistics::parse(&path.display().to_string(), &read(path)?),
-        None => Statistics::parse("the shipped statistics.sql", DEFAULT_STATISTICS),
-    }
-    .map_err(lines)?;
-    Rules::parse(&args.rules.display().to_string(), &read(&args.rules)?, &statistics).map_err(lines)
 }
 
 fn mode(set: &v1::RuleSet) -> &'static str {

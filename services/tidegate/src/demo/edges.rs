@@ -9,7 +9,16 @@ use tokio::process::{Child, Command};
 
 /// The sites' names.
 pub const SITES: [&str; 3] = ["amsterdam", "berlin", "paris"];
+/// The secret that all edges hash under, so that one text is one content wherever it is sent.
+const HASH_KEY: &str = "hash.key";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Makes the secret that all edges share.
+pub fn make_hash_key(directory: &Path) -> anyhow::Result<()> {
+    let file = directory.join(HASH_KEY);
+    let secret: u128 = rand::random();
+    std::fs::write(&file, format!("{secret:032x}\n")).with_context(|| format!("writing {}", file.display()))
+}
 
 /// One site's edge, ended when dropped.
 pub struct EdgeProcess {
@@ -61,11 +70,13 @@ impl EdgeProcess {
 }
 
 fn configuration(site: &str, home: &Path, socket: &Path, control: SocketAddr) -> String {
+    let key = home.with_file_name(HASH_KEY);
     let internal: Vec<String> = super::people::DOMAINS.iter().map(|domain| format!("{domain:?}")).collect();
     format!(
         "node = \"mx1.{site}.example\"\n\
          site = \"{site}\"\n\
          state_directory = {home:?}\n\
+         hash_key_file = {key:?}\n\
          internal_domains = [{}]\n\n\
          [milter]\n\
          listen = [\"unix:{}\"]\n\n\

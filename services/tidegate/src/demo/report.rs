@@ -75,6 +75,15 @@ pub fn measure(attempts: &[Attempt], decided_on_ms: f64, sites: &[&str]) -> (Vec
     (edges.collect(), slipped as u64)
 }
 
+/// `messages_1m = 60, size_cv_15m = 0.012`.
+pub fn evidence_text<'a>(evidence: impl Iterator<Item = (&'a str, f64)>) -> String {
+    let columns = evidence.map(|(column, value)| match value {
+        whole if whole.fract() == 0.0 => format!("{column} = {whole}"),
+        other => format!("{column} = {other:.3}"),
+    });
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 /// To hundredths of a millisecond.
 pub fn round(ms: f64) -> f64 {
     (ms * 100.0).round() / 100.0
@@ -105,10 +114,7 @@ impl Report {
             self.events, self.accounts, self.ordinary_accepted, self.ordinary_refused
         )];
         if let Some(locked) = &self.locked {
-            let evidence: Vec<String> =
-                locked.evidence.iter().map(|(column, value)| format!("{column} = {value:.3}")).collect();
-            lines.push(format!("{} was locked by rule {} ({}):", locked.account, locked.rule, locked.id));
-            lines.push(format!("  {}", evidence.join(", ")));
+            lines.push(format!("{} was locked by rule {} ({}).", locked.account, locked.rule, locked.id));
         }
         for edge in &self.edges {
             lines.push(match edge.first_refusal_ms {

@@ -1,10 +1,10 @@
 //! The course of the demo.
 
 use super::DemoArgs;
-use super::edges::{EdgeProcess, SITES};
+use super::edges::{EdgeProcess, SITES, make_hash_key};
 use super::milter::Outcome;
 use super::people::{VICTIM, own_letter};
-use super::report::{Locked, Report, measure, round};
+use super::report::{Locked, Report, evidence_text, measure, round};
 use super::screen::Screen;
 use super::traffic::{Attempts, Ordinary, now_ms, start_ordinary, start_thief, submit};
 use crate::config::ServerConfig;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_proto::v1;
 use tidegate_proto::v1::admin_service_client::AdminServiceClient;
 use tidegate_runtime::config;
@@ -39,7 +39,27 @@ struct Stage {
     edges: Vec<EdgeProcess>,
     admin: AdminServiceClient<Channel>,
     ordinary: Arc<Ordinary>,
+    rate: Rate,
     stop: CancellationToken,
+}
+
+/// How fast something grows, renewed each second.
+#[derive(Default)]
+struct Rate {
+    since: Option<(Instant, u64)>,
+    per_s: f64,
+}
+
+impl Rate {
+    fn update(&mut self, count: u64, now: Instant) -> f64 {
+        let (at, before) = *self.since.get_or_insert((now, count));
+        let span_s = now.duration_since(at).as_secs_f64();
+        if span_s >= 1.0 {
+            self.per_s = count.saturating_sub(before) as f64 / span_s;
+            self.since = Some((now, count));
+        }
+        self.per_s
+    }
 }
 
 /// Runs the demo; exit code 1 when the account was not locked everywhere, or an ordinary one was.
@@ -90,12 +110,13 @@ async fn start(args: &DemoArgs, directory: &Path, seed: u64, stop: CancellationT
     let server = serve::start(config, Parts::ALL, stop.clone()).await?;
     let control = server.control.context("control has no address")?;
     screen.event(&format!("serve is up: log, stream and control in one process, gRPC on {control}"));
+    make_hash_key(directory)?;
     let starting = SITES.map(|site| EdgeProcess::start(directory, site, control));
     let [first, second, third] = starting;
     let (first, second, third) = tokio::try_join!(first, second, third)?;
     let edges = vec![first, second, third];
     let admin = AdminServiceClient::connect(format!("http://{control}")).await.context("connecting to control")?;
-    let mut stage = Stage { screen, server, edges, admin, ordinary: Arc::default(), stop };
+    let mut stage = Stage { screen, server, edges, admin, ordinary: Arc::default(), rate: Rate::default(), stop };
     wait_for_edges(&mut stage).await?;
     stage.screen.event(&format!("three edges are up and attached: {}", SITES.join(", ")));
     stage.ordinary = start_ordinary(&stage.sockets(), args.accounts, args.rate, seed, &stage.stop);
@@ -135,10 +156,11 @@ async fn play(args: &DemoArgs, stage: &mut Stage, seed: u64) -> anyhow::Result<R
     let locked = wait_for_lock(stage, &mut changes, &attempts).await?;
     let lock = locked.as_ref().and_then(|state| state.lock.clone());
     if let Some(lock) = &lock {
-        stage.screen.event(&format!("locked by rule {} ({})", rule_name(lock), lock.id));
-        for one in &lock.evidence {
-            stage.screen.event(&format!("    {} = {:.3}", one.column, one.value));
-        }
+        stage.screen.event(&format!("locked by rule {} ({}):", rule_name(lock), lock.id));
+        let predicate = predicate_of(&mut stage.admin, &rule_name(lock)).await?;
+        stage.screen.detail(&format!("it holds when {predicate}"));
+        let held = lock.evidence.iter().map(|one| (one.column.as_str(), one.value));
+        stage.screen.detail(&format!("it held with {}", evidence_text(held)));
         wait_for_refusals(stage, &attempts).await;
     }
     thief.cancel();
@@ -275,6 +297,13 @@ async fn counted_events(ops: std::net::SocketAddr) -> anyhow::Result<u64> {
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).context("the metrics do not tell the events counted")
 }
 
+/// The rule's SQL predicate, as control tells it.
+async fn predicate_of(admin: &mut AdminServiceClient<Channel>, rule: &str) -> anyhow::Result<String> {
+    let sets = admin.list_rules(v1::ListRulesRequest {}).await.context("listing the rules")?.into_inner().rule_sets;
+    let mut rules = sets.into_iter().flat_map(|set| set.rules);
+    rules.find(|one| one.name == rule).map(|one| one.predicate).context("the rule that locked is not listed")
+}
+
 fn rule_name(lock: &v1::Lock) -> String {
     lock.rule.as_ref().map(|rule| rule.name.clone()).unwrap_or_default()
 }
@@ -309,6 +338,7 @@ impl Stage {
 
     fn status(&mut self, what: &str) {
         let accepted = self.ordinary.accepted.load(Ordering::Relaxed);
-        self.screen.status(&format!("{accepted} ordinary messages accepted; {what}"));
+        let per_s = self.rate.update(accepted, Instant::now());
+        self.screen.status(&format!("{accepted} ordinary messages accepted, {per_s:.0} a second; {what}"));
     }
 }

@@ -3,6 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Instant;
 
+const DETAIL_INDENT: usize = 14;
+const DETAIL_WIDTH: usize = 96;
+
 /// Where progress goes: standard output for people, standard error beside `--json`.
 pub struct Screen {
     began: Instant,
@@ -21,11 +24,14 @@ impl Screen {
     /// Something happened: a line that stays.
     pub fn event(&mut self, text: &str) {
         self.clear();
-        let line = format!("{:>6.2} s  {text}", self.began.elapsed().as_secs_f64());
-        if self.json {
-            eprintln!("{line}");
-        } else {
-            println!("{line}");
+        self.line(&format!("{:>6.2} s  {text}", self.began.elapsed().as_secs_f64()));
+    }
+
+    /// More about the last event, wrapped below it.
+    pub fn detail(&mut self, text: &str) {
+        self.clear();
+        for line in wrapped(text, DETAIL_WIDTH) {
+            self.line(&format!("{:>DETAIL_INDENT$}{line}", ""));
         }
     }
 
@@ -35,6 +41,14 @@ impl Screen {
             self.clear();
             self.write(&format!("\r{:>6.2} s  {text}", self.began.elapsed().as_secs_f64()));
             self.status_shown = true;
+        }
+    }
+
+    fn line(&self, line: &str) {
+        if self.json {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
         }
     }
 
@@ -52,5 +66,32 @@ impl Screen {
         } else {
             std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush())
         };
+    }
+}
+
+/// Lines of at most `width` characters, cut between words; a longer word has a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_between_words() {
+        assert_eq!(wrapped("one two  three\nfour", 9), ["one two", "three", "four"]);
+        assert_eq!(wrapped("a longerthanwidth b", 5), ["a", "longerthanwidth", "b"]);
+        assert!(wrapped(" ", 5).is_empty());
     }
 }

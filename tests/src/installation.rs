@@ -1,0 +1,177 @@
+//! A whole installation on this machine: servers, edges, and the administrator's commands.
+
+use crate::command::{self, Ended};
+use crate::process::{Launch, Process};
+use crate::programs;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use xtask::ports::free_port;
+
+/// How long anything may take to start or to end.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a server's topics are.
+#[derive(Debug, Clone)]
+pub enum Log {
+    /// In the server's own folder.
+    Embedded,
+    /// On Kafka at these bootstrap servers, with this topic prefix and four partitions.
+    Kafka(String, String),
+}
+
+/// A `tidegate` server process and its folder.
+#[derive(Debug)]
+pub struct Server {
+    /// The process.
+    pub process: Process,
+    /// Control's address, where it runs control.
+    pub control: SocketAddr,
+    /// Its configuration file.
+    pub config: PathBuf,
+    /// Its rules file, when it has one of its own.
+    pub rules: PathBuf,
+}
+
+/// A `tidegate-edge` process and its sockets.
+#[derive(Debug)]
+pub struct Edge {
+    /// The process.
+    pub process: Process,
+    /// Its milter's unix socket.
+    pub milter_socket: PathBuf,
+    /// Its milter's TCP address.
+    pub milter_address: SocketAddr,
+    /// Its policy service's unix socket.
+    pub policy_socket: PathBuf,
+    /// Its policy service's TCP address.
+    pub policy_address: SocketAddr,
+    /// Where rspamd posts.
+    pub rspamd: SocketAddr,
+}
+
+impl Server {
+    /// Starts `tidegate PART` in `dir/NAME` with these rules and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start(dir: &Path, name: &str, part: &str, log: &Log, rules: &str) -> Result<Self> {
+        let mut server = Self::launch(dir, name, part, log, rules)?;
+        server.process.wait_until_ready(TIMEOUT)?;
+        Ok(server)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(dir: &Path, name: &str, part: &str, log: &Log, rules: &str) -> Result<Self> {
+        let home = dir.join(name);
+        fs::create_dir_all(&home)?;
+        let (config, rules_file) = (home.join("tidegate.toml"), home.join("rules.toml"));
+        fs::write(&rules_file, rules)?;
+        let (control, ops) = (loopback(free_port()?), loopback(free_port()?));
+        let log = match log {
+            Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
+            Log::Kafka(servers, prefix) => format!(
+                "kind = \"kafka\"\nbootstrap_servers = \"{servers}\"\ntopic_prefix = \"{prefix}\"\npartitions = 4\nreplication_factor = 1\n"
+            ),
+        };
+        let text = format!(
+            "[log]\n{log}\n[stream]\nrules = {rules_file:?}\nreload_interval_ms = 100\ncommit_interval_ms = 100\n\n\
+             [control]\nlisten = \"{control}\"\n\n[ops]\nlisten = \"{ops}\"\n"
+        );
+        fs::write(&config, text)?;
+        let process = Launch::new(name, programs::tidegate()?)
+            .arg(part)
+            .args([Path::new("--config"), &config])
+            .ops(ops)
+            .start(&home)?;
+        Ok(Self { process, control, config, rules: rules_file })
+    }
+
+    /// Runs `tidegate ARGUMENTS` against this server, as an administrator would.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn admin(&self, arguments: &[&str]) -> Result<Ended> {
+        admin(self.control, arguments)
+    }
+}
+
+/// Runs `tidegate ARGUMENTS` against the control at `server`.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn admin(server: SocketAddr, arguments: &[&str]) -> Result<Ended> {
+    let mut command = Command::new(programs::tidegate()?);
+    command.args(arguments).env("TIDEGATE_SERVER", format!("http://{server}")).env("TIDEGATE_ACTOR", "amy");
+    command::run(command, TIMEOUT)
+}
+
+impl Edge {
+    /// Starts an edge in `dir/NAME` with all its sockets; `more` are further lines at the top of its configuration.
+    ///
+    /// # Errors
+    /// When its sockets do not answer.
+    pub fn start(dir: &Path, name: &str, control: SocketAddr, more: &str) -> Result<Self> {
+        let home = dir.join(name);
+        fs::create_dir_all(&home)?;
+        let (config, hash_key) = (home.join("edge.toml"), dir.join("hash.key"));
+        // The same for all edges, as an administrator is told to.
+        fs::write(&hash_key, "the secret of this installation")?;
+        let address = || free_port().map(loopback);
+        let (milter_address, policy_address) = (address()?, address()?);
+        let (rspamd, ops) = (address()?, address()?);
+        let (milter_socket, policy_socket) = (home.join("milter.sock"), home.join("policy.sock"));
+        let text = format!(
+            "node = \"{name}\"\nsite = \"site-of-{name}\"\nstate_directory = {home:?}\nhash_key_file = {hash_key:?}\n\
+             internal_domains = [\"example.test\"]\n{more}\n\n\
+             [milter]\nlisten = [\"unix:{}\", \"inet:{milter_address}\"]\nconnections = {{ socket_mode = \"0666\" }}\n\n\
+             [policy]\nlisten = [\"unix:{}\", \"inet:{policy_address}\"]\nconnections = {{ socket_mode = \"0666\" }}\n\n\
+             [rspamd]\nlisten = \"{rspamd}\"\n\n\
+             [control]\nendpoint = \"http://{control}\"\nmax_backoff_ms = 500\n\n\
+             [ops]\nlisten = \"{ops}\"\n",
+            milter_socket.display(),
+            policy_socket.display(),
+        );
+        fs::write(&config, text)?;
+        let process = Launch::new(name, programs::tidegate_edge()?)
+            .args([Path::new("--config"), &config])
+            .ops(ops)
+            .start(&home)
+            .with_context(|| format!("starting the edge {name}"))?;
+        let mut edge = Self { process, milter_socket, milter_address, policy_socket, policy_address, rspamd };
+        edge.wait_until_it_listens()?;
+        Ok(edge)
+    }
+
+    /// Waits until its milter takes connections: it checks mail from then on, whether control is there or not.
+    ///
+    /// # Errors
+    /// When it does not within the timeout.
+    pub fn wait_until_it_listens(&mut self) -> Result<()> {
+        let socket = self.milter_socket.clone();
+        xtask::wait::wait_until("the edge's milter", TIMEOUT, || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok() || !self.process.is_running()
+        })?;
+        anyhow::ensure!(
+            self.process.is_running(),
+            "the edge ended at its start:\n{}",
+            fs::read_to_string(self.process.log()).unwrap_or_default()
+        );
+        Ok(())
+    }
+
+    /// Its milter, as `smtpd_milters` has it, over its unix socket.
+    pub fn milter(&self) -> String {
+        format!("unix:{}", self.milter_socket.display())
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
