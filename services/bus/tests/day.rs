@@ -13,7 +13,7 @@ const MINUTE_MS: i64 = 60_000;
 const DAY_MINUTES: i64 = 24 * 60;
 /// One message a second, as large as an event of a message with a few recipients.
 const EVENTS_A_MINUTE: u64 = 60;
-const EVENT_OCTETS: usize = 1_000;
+const EVENT_OCTETS: usize = 500;
 const KEPT_MINUTES: u64 = 30;
 
 #[tokio::test(flavor = "multi_thread")]

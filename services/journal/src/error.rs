@@ -193,7 +193,10 @@ impl JournalError {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { action, path, source },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged { action, path, source },
+            // Nothing here is larger than SQLite allows, so what it takes for too big is a damaged length.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TooBig) => {
+                Self::Damaged { action, path, source }
+            }
             _ => Self::Sql { action, path, source },
         }
     }

@@ -195,6 +195,17 @@ fn sound_file() -> &'static [u8] {
     })
 }
 
+#[test]
+fn a_length_in_the_catalogue_that_cannot_be_is_damage() {
+    let directory = directory();
+    let path = directory.path().join("journal.db");
+    let mut bytes = sound_file().to_vec();
+    // The first table's cell, at the end of the first page: SQLite calls this length too big, not corrupt.
+    bytes[3_995..4_010].copy_from_slice(&[0, 0, 128, 128, 136, 128, 128, 128, 7, 0, 7, 135, 186, 128, 128]);
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(open(&path).stats().damaged_files, 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
