@@ -12,7 +12,7 @@ use std::time::Duration;
 use xtask::ports::free_port;
 
 /// How long anything may take to start or to end.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Where a server's topics are.
 #[derive(Debug, Clone)]

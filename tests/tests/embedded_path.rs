@@ -44,7 +44,9 @@ fn locks_survive_a_kill_of_everything() {
     wait_until("the others' mail at the sink", TIMEOUT, || sink.count_to("friend@elsewhere.test") == sent).unwrap();
 
     server.process.kill();
-    edges.iter_mut().for_each(|edge| edge.process.kill());
+    for edge in &mut edges {
+        edge.process.kill();
+    }
     // The edges alone enforce what they knew.
     for (edge, address) in edges.iter_mut().zip(addresses) {
         edge.process.start_again().unwrap();
