@@ -31,7 +31,7 @@ fn child() {
         let mut out = std::io::stdout();
         writeln!(out, "acknowledged {next}").unwrap();
         out.flush().unwrap();
-        if next % 50 == 0 {
+        if next.is_multiple_of(50) {
             journal.maintain(next.cast_signed()).unwrap();
         }
     }

@@ -25,11 +25,14 @@ const TOPICS: [(&str, Retention); 3] = [
     ("states", Retention::Compact),
 ];
 
+/// Milliseconds since the last record, key, and length of the value.
+type DrawnRecord = (i64, u8, usize);
+
 #[derive(Debug, Clone)]
 enum Step {
-    /// Appends of (topic, partition, [(ms since the last record, key, value length)]), and a position.
+    /// Appends of (topic, partition, records), and a position.
     Commit {
-        appends: Vec<(usize, u32, Vec<(i64, u8, usize)>)>,
+        appends: Vec<(usize, u32, Vec<DrawnRecord>)>,
         position: Option<(usize, u32, u64)>,
     },
     Read {

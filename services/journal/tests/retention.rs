@@ -166,7 +166,7 @@ fn a_full_disk_fails_the_batch_that_did_not_fit_and_no_other() {
     journal.create_topic("t", 1, Retention::KEEP).unwrap();
     let mut kept = 0;
     let error = loop {
-        match journal.commit(Batch::new().append("t", 0, vec![record(0, [9; 20_000])])) {
+        match journal.commit(Batch::new().append("t", 0, vec![record(0, vec![9; 20_000])])) {
             Ok(_) => kept += 1,
             Err(error) => break error,
         }
@@ -195,7 +195,7 @@ fn a_full_disk_fails_the_batch_that_did_not_fit_and_no_other() {
 
     // With room again it goes on, in the same process and after reopening.
     journal.trim("t", 0, kept / 2).unwrap();
-    append(&journal, vec![record(0, [9; 20_000]); 5]);
+    append(&journal, vec![record(0, vec![9; 20_000]); 5]);
     drop(journal);
     let journal = open(directory.path());
     assert_eq!(append(&journal, vec![record(0, vec![9; 2_000_000])]), kept + 7);

@@ -30,7 +30,7 @@ pub(crate) struct Observations {
 
 impl Observations {
     /// The ones among `matches` that only observe and were not told for a while.
-    pub fn to_tell<'a>(
+    pub fn take_due<'a>(
         &mut self,
         account: &Account,
         at_ms: i64,
@@ -88,7 +88,7 @@ mod tests {
         let mut observations = Observations::default();
         let matches = [found("a", Action::Observe), found("b", Action::Observe), found("c", Action::Notify)];
         let mut rules = |number, at_ms| -> Vec<String> {
-            observations.to_tell(&account(number), at_ms, matches.iter()).into_iter().map(|told| told.rule).collect()
+            observations.take_due(&account(number), at_ms, matches.iter()).into_iter().map(|told| told.rule).collect()
         };
         assert_eq!(rules(1, 0), ["a", "b"]);
         assert_eq!(rules(1, QUIET_MS - 1), [""; 0]);
@@ -101,7 +101,7 @@ mod tests {
         let mut observations = Observations::default();
         let matches = [found("a", Action::Observe)];
         let told = |observations: &mut Observations, number, at_ms| {
-            observations.to_tell(&account(number), at_ms, matches.iter()).len()
+            observations.take_due(&account(number), at_ms, matches.iter()).len()
         };
         for number in 0..MAX_REMEMBERED {
             assert_eq!(told(&mut observations, number, 0), 1);

@@ -148,8 +148,8 @@ impl Partition {
             let state = self.states.get(&account);
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
             let counting = matches.iter().filter(|found| !is_exempt(found));
-            output.told.extend(self.observations.to_tell(&account, at_ms, counting));
-            self.apply(account, Input::Matches { event_offset, at_ms, matches }, &mut output);
+            output.told.extend(self.observations.take_due(&account, at_ms, counting));
+            self.apply(&account, Input::Matches { event_offset, at_ms, matches }, &mut output);
         }
         Ok(output)
     }
@@ -162,7 +162,7 @@ impl Partition {
             .as_deref()
             .map(|value| command_from_proto(value, record.offset, record.time_ms, self.events_read_to));
         match decoded {
-            Some(Ok((account, command))) => self.apply(account, Input::Command(command), &mut output),
+            Some(Ok((account, command))) => self.apply(&account, Input::Command(command), &mut output),
             Some(Err(error)) => {
                 output.counts.rejected += 1;
                 tracing::warn!(partition = self.number, offset = record.offset, error = %error.to_line(), "left out a record that is no command");
@@ -179,7 +179,7 @@ impl Partition {
             && end <= now_ms
         {
             self.ends.remove(&(end, account.clone()));
-            self.apply(account, Input::Clock { now_ms }, &mut output);
+            self.apply(&account, Input::Clock { now_ms }, &mut output);
         }
         self.engine.expire(now_ms);
         output
@@ -240,8 +240,8 @@ impl Partition {
         false
     }
 
-    fn apply(&mut self, account: Account, input: Input, output: &mut Output) {
-        let state = self.states.remove(&account).unwrap_or_else(|| AccountState::new(account.clone()));
+    fn apply(&mut self, account: &Account, input: Input, output: &mut Output) {
+        let state = self.states.remove(account).unwrap_or_else(|| AccountState::new(account.clone()));
         if let Some(end) = state.status.lock().and_then(|lock| lock.until_ms) {
             self.ends.remove(&(end, account.clone()));
         }
@@ -253,7 +253,7 @@ impl Partition {
                 // Of several changes by one input the last names what it came to.
                 Effect::Changed(change) => changed = Some(change),
                 Effect::Observed(rule) => output.observed.push(rule),
-                Effect::ForgetWindows => self.engine.forget(&account),
+                Effect::ForgetWindows => self.engine.forget(account),
             }
         }
         if let Some(change) = changed {

@@ -108,7 +108,9 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     if args.json {
         println!("{}", json!({ "problems": problems }));
     } else {
-        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        for problem in problems {
+            eprintln!("{problem}");
+        }
     }
     ExitCode::from(2)
 }

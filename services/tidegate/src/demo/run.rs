@@ -87,7 +87,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     } else {
         println!("\n{}", report.summary());
     }
-    failures.iter().for_each(|failure| eprintln!("tidegate: {failure}"));
+    for failure in &failures {
+        eprintln!("tidegate: {failure}");
+    }
     if args.stay {
         stay(&stage, directory.path());
         stop.cancelled().await;

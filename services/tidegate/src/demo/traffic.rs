@@ -2,7 +2,7 @@
 
 use super::milter::{Mail, Outcome, Session};
 use super::people::{self, People};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -113,7 +113,7 @@ pub fn start_thief(sockets: &[PathBuf], rate: u32, attempts: &Attempts, stop: &C
 }
 
 /// Submits over a session that is opened when there is none, and dropped when it breaks.
-pub async fn submit(session: &mut Option<Session>, socket: &PathBuf, mail: &Mail) -> anyhow::Result<Outcome> {
+pub async fn submit(session: &mut Option<Session>, socket: &Path, mail: &Mail) -> anyhow::Result<Outcome> {
     let open = match session {
         Some(open) => open,
         None => session.insert(Session::open(socket).await?),
