@@ -2,7 +2,7 @@
 
 use super::read::AsOf;
 use super::store::Store;
-use crate::rules::{AccountColumn, CompiledRule, Mode, Rules, SecondStep, StepPlan, action_name};
+use crate::rules::{AccountColumn, CompiledRule, GatePlan, Mode, Rules, SecondStep, StepPlan, action_name};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Float64Type, SchemaRef};
@@ -18,12 +18,21 @@ pub(super) struct Case<'a> {
     pub as_of: AsOf,
 }
 
-/// For each case, the rules that hold, in the order of the rule set.
-pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Vec<Vec<Match>>> {
+/// What [`judge`] found.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// For each case, the rules that hold, in the order of the rule set.
+    pub matches: Vec<Vec<Match>>,
+    /// For each case, its account's room as of its time; empty without gates.
+    pub rooms: Vec<Box<[f64]>>,
+}
+
+/// Evaluates all rules for all cases.
+pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Judged> {
     let plan = rules.plan();
     let mut found: Vec<Vec<Match>> = vec![Vec::new(); cases.len()];
     if cases.is_empty() || plan.rules.is_empty() {
-        return Ok(found);
+        return Ok(Judged { matches: found, rooms: Vec::new() });
     }
     let points: Vec<AsOf> = cases.iter().map(|case| case.as_of).collect();
     let mut columns = read(store, rules, &plan.numbers, &points)?;
@@ -48,7 +57,30 @@ pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Vec<
             }
         }
     }
-    Ok(found)
+    let rooms =
+        plan.gates.as_ref().map_or_else(|| Ok(Vec::new()), |gates| rooms(store, rules, gates, &points, &first))?;
+    Ok(Judged { matches: found, rooms })
+}
+
+/// The room of all cases. Digests are read for those only to which numbers alone leave none.
+fn rooms(
+    store: &Store,
+    rules: &Rules,
+    gates: &GatePlan,
+    points: &[AsOf],
+    first: &RecordBatch,
+) -> Result<Vec<Box<[f64]>>> {
+    let (mut rooms, is_final): (Vec<_>, Vec<bool>) = gates.rooms(first).into_iter().unzip();
+    let open: Vec<usize> = (0..points.len()).filter(|case| !is_final[*case]).collect();
+    if open.is_empty() {
+        return Ok(rooms);
+    }
+    let of_open: Vec<AsOf> = open.iter().map(|case| points[*case]).collect();
+    let digests = read(store, rules, &gates.digests, &of_open)?;
+    for (row, case) in open.into_iter().enumerate() {
+        rooms[case] = gates.room_with_digests(first, case, &digests, row);
+    }
+    Ok(rooms)
 }
 
 /// The first step's columns for the cases that a rule still may match, and the digests that it asks for.

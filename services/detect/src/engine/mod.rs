@@ -2,13 +2,14 @@
 
 mod judge;
 mod read;
+mod room;
 mod store;
 mod update;
 
 pub(crate) use read::ReadPlan;
 
 use crate::event::EventBatch;
-use crate::rules::Rules;
+use crate::rules::{GatePlan, Rules};
 use crate::statistics::Statistics;
 use crate::window::{WINDOWS, slot_of};
 use datafusion::common::DataFusionError;
@@ -125,7 +126,9 @@ impl Engine {
         check_same(&statistics, &rules)?;
         let all: Vec<usize> = (0..statistics.list().len()).collect();
         let everything = ReadPlan::new(statistics.plan(), &all, WINDOWS.to_vec()).map_err(EngineError::Read)?;
-        Ok(Self { statistics, rules, limits, store: Store::new(), everything, evicted: 0, too_old: 0 })
+        let mut store = Store::new();
+        store.reset_rooms(empty_room(&rules));
+        Ok(Self { statistics, rules, limits, store, everything, evicted: 0, too_old: 0 })
     }
 
     /// Adds a batch of events and gives the rules that hold after them, in the order of event offsets.
@@ -140,13 +143,15 @@ impl Engine {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let update = update::add_events(&mut self.store, self.statistics.plan(), batch)
+        let gates = self.rules.plan().gates.as_ref();
+        let update = update::add_events(&mut self.store, self.statistics.plan(), gates, batch)
             .map_err(|source| EngineError::Add { events: batch.len(), source })?;
         self.too_old += update.too_old;
+        let due = room::due(&self.store, gates, &update.touched, batch.accounts.len());
         let mut pending: Vec<Pending> = Vec::new();
         // For each account: its last deciding event, and whether its newest slot is judged already.
         let mut newest: HashMap<u32, (usize, bool)> = HashMap::new();
-        for touched in &update.touched {
+        for touched in update.touched.iter().filter(|touched| due[touched.account as usize]) {
             let Some(event) = touched.decides else { continue };
             let as_of = AsOf { id: touched.id, slot: touched.slot };
             pending.push(Pending { account: touched.account, event, at_ms: batch.times_ms[event], as_of });
@@ -182,6 +187,7 @@ impl Engine {
     /// When `rules` were compiled for other statistics; the rules in force stay.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), EngineError> {
         check_same(&self.statistics, &rules)?;
+        self.store.reset_rooms(empty_room(&rules));
         self.rules = rules;
         Ok(())
     }
@@ -226,19 +232,25 @@ impl Engine {
         }
     }
 
-    fn judge(&self, batch: &EventBatch, pending: &mut [Pending]) -> Result<Vec<AccountMatches>, EngineError> {
+    fn judge(&mut self, batch: &EventBatch, pending: &mut [Pending]) -> Result<Vec<AccountMatches>, EngineError> {
         pending.sort_by_key(|case| (batch.offsets[case.event], case.at_ms));
         let cases: Vec<Case> = pending
             .iter()
             .map(|case| Case { account: &batch.accounts[case.account as usize], as_of: case.as_of })
             .collect();
-        let found = judge::judge(&self.store, &self.rules, &cases).map_err(|source| EngineError::Judge {
+        let judged = judge::judge(&self.store, &self.rules, &cases).map_err(|source| EngineError::Judge {
             version: self.rules.version().to_owned(),
             accounts: cases.len(),
             source,
         })?;
+        for (case, room) in pending.iter().zip(judged.rooms) {
+            let entry = self.store.entry_mut(case.as_of.id);
+            if case.as_of.slot == slot_of(entry.newest_ms) {
+                (entry.room, entry.room_slot) = (room, case.as_of.slot);
+            }
+        }
         let mut results: Vec<AccountMatches> = Vec::new();
-        for (case, matches) in pending.iter().zip(found) {
+        for (case, matches) in pending.iter().zip(judged.matches) {
             if matches.is_empty() {
                 continue;
             }
@@ -290,6 +302,10 @@ fn strength(action: Action) -> u8 {
         Action::Throttle { .. } => 2,
         Action::Lock { .. } => 3,
     }
+}
+
+fn empty_room(rules: &Rules) -> Box<[f64]> {
+    rules.plan().gates.as_ref().map(GatePlan::empty_room).unwrap_or_default()
 }
 
 fn check_same(statistics: &Statistics, rules: &Rules) -> Result<(), EngineError> {

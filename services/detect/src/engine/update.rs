@@ -1,8 +1,10 @@
 //! Writing: the events of a batch into the panes that they belong to, and old panes into longer ones.
 
+use super::room::charge;
 use super::store::{Id, Pane, ROLL_UP_AT, Store};
 use crate::event::EventBatch;
 use crate::row::{Decoder, Encoder};
+use crate::rules::GatePlan;
 use crate::statistics::StatisticsPlan;
 use crate::window::{PaneKey, is_late, is_too_old, slot_of};
 use arrow::array::{ArrayRef, AsArray};
@@ -34,7 +36,17 @@ pub(super) struct Update {
 }
 
 /// Adds a batch of events to the panes of their accounts.
-pub(super) fn add_events(store: &mut Store, plan: &StatisticsPlan, batch: &EventBatch) -> Result<Update> {
+pub(super) fn add_events(
+    store: &mut Store,
+    plan: &StatisticsPlan,
+    gates: Option<&GatePlan>,
+    batch: &EventBatch,
+) -> Result<Update> {
+    let inputs = plan
+        .inputs
+        .iter()
+        .map(|input| input.evaluate(&batch.columns)?.into_array(batch.len()))
+        .collect::<Result<Vec<ArrayRef>>>()?;
     let ids: Vec<Id> = batch.accounts.iter().map(|account| store.touch(account)).collect();
     let mut update = Update::default();
     let mut groups: HashMap<(Id, u32), usize> = HashMap::new();
@@ -66,10 +78,13 @@ pub(super) fn add_events(store: &mut Store, plan: &StatisticsPlan, batch: &Event
         }
     }
     known_first(store, &mut update.touched, &mut group_of);
-    let states = aggregate(store, plan, batch, &group_of, &update.touched)?;
+    let states = aggregate(store, plan, &inputs, &group_of, &update.touched)?;
     let mut encoder = Encoder::new(&states)?;
     for (group, touched) in update.touched.iter().enumerate() {
         store.put(touched.id, PaneKey::of_slot(touched.slot), encoder.row(group));
+    }
+    if let Some(gates) = gates {
+        charge(store, plan, gates, batch, &inputs, &ids);
     }
     Ok(update)
 }
@@ -92,7 +107,7 @@ fn known_first(store: &Store, touched: &mut Vec<Touched>, group_of: &mut [usize]
 fn aggregate(
     store: &Store,
     plan: &StatisticsPlan,
-    batch: &EventBatch,
+    inputs: &[ArrayRef],
     group_of: &[usize],
     touched: &[Touched],
 ) -> Result<Vec<ArrayRef>> {
@@ -105,11 +120,6 @@ fn aggregate(
     let known = merging.groups.len();
     let mut accumulators = merging.into_accumulators(known)?;
     let groups = touched.len() + usize::from(group_of.contains(&touched.len()));
-    let inputs = plan
-        .inputs
-        .iter()
-        .map(|input| input.evaluate(&batch.columns)?.into_array(batch.len()))
-        .collect::<Result<Vec<ArrayRef>>>()?;
     let mut states = Vec::with_capacity(plan.state.len());
     for (aggregate, accumulator) in plan.aggregates.iter().zip(&mut accumulators) {
         let arguments: Vec<ArrayRef> = aggregate.arguments.iter().map(|input| inputs[*input].clone()).collect();

@@ -2,9 +2,11 @@
 
 mod document;
 mod file;
+mod gate;
 mod plan;
 mod predicate;
 
+pub(crate) use gate::{GatePlan, is_used_up};
 pub(crate) use plan::{AccountColumn, CompiledRule, RulesPlan, SecondStep, StepPlan};
 
 use crate::problem::{Finding, Problem, Problems, list};

@@ -174,7 +174,7 @@ fn contradiction(conjuncts: &[Expr], ranges: &HashMap<String, (f64, f64)>) -> Op
 }
 
 /// `column op number`, if it is that.
-fn comparison(expr: &Expr) -> Option<(String, Operator, f64)> {
+pub(super) fn comparison(expr: &Expr) -> Option<(String, Operator, f64)> {
     let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return None };
     match (left.as_ref(), right.as_ref()) {
         (Expr::Column(column), Expr::Literal(ScalarValue::Float64(Some(value)), _)) => {

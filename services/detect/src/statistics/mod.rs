@@ -1,8 +1,10 @@
 //! Statistics: named aggregates over one account's events, declared in SQL.
 
 mod file;
+mod growth;
 
 pub(crate) use file::written;
+pub(crate) use growth::Growth;
 
 use crate::event::{EventBatchBuilder, event_schema};
 use crate::problem::{Finding, Problem, Problems};
@@ -73,6 +75,8 @@ pub(crate) struct Statistic {
     pub digest: bool,
     /// Values that it can have.
     pub range: (f64, f64),
+    /// The one aggregate that it is, and how that grows, if it can only grow by what is added.
+    pub growth: Option<(usize, Growth)>,
 }
 
 #[derive(Debug)]
@@ -130,7 +134,7 @@ impl Statistics {
         if !problems.is_empty() {
             return Err(problems.into_sorted());
         }
-        assemble(&planner, infos, &exprs, aggregates, inputs).map_err(|error| {
+        assemble(&planner, &schema, infos, &exprs, aggregates, inputs).map_err(|error| {
             problems.add(None, Finding::at(None, reason(&error)));
             problems.into_sorted()
         })
@@ -243,6 +247,7 @@ fn index_of(inputs: &mut Vec<Arc<dyn PhysicalExpr>>, input: Arc<dyn PhysicalExpr
 /// Orders the aggregates and plans each statistic over their results.
 fn assemble(
     planner: &Planner,
+    events: &DFSchema,
     infos: Vec<StatisticInfo>,
     exprs: &[Expr],
     mut aggregates: Vec<(Expr, Aggregate)>,
@@ -277,12 +282,16 @@ fn assemble(
         })?;
         used.sort_unstable();
         used.dedup();
+        let growth = growth::growing(expr, events).and_then(|(aggregate, growth)| {
+            Some((aggregates.iter().position(|(known, _)| known == aggregate)?, growth))
+        });
         let value = finite(cast(over_results.data, DataType::Float64));
         statistics.push(Statistic {
             value: planner.physical(&value, &schema)?,
             digest: used.iter().any(|index| aggregates[*index].1.digest),
             aggregates: used,
             range: range_of(expr),
+            growth,
         });
     }
     let version = format!("{:012x}", XxHash64::oneshot(0, definitions.as_bytes()) >> 16);

@@ -4,5 +4,6 @@
 mod cases;
 mod defaults;
 mod engine;
+mod gates;
 mod problems;
 mod windows;

@@ -23,15 +23,15 @@ static PARSED: LazyLock<Statistics> = LazyLock::new(|| Statistics::parse("statis
 
 /// One event, small enough to be compared by eye.
 #[derive(Debug, Clone)]
-struct Sample {
-    account: u8,
-    at_ms: i64,
-    size: u64,
-    address: u8,
-    people: Vec<u64>,
-    content: u64,
-    spam: bool,
-    verdict_only: bool,
+pub struct Sample {
+    pub account: u8,
+    pub at_ms: i64,
+    pub size: u64,
+    pub address: u8,
+    pub people: Vec<u64>,
+    pub content: u64,
+    pub spam: bool,
+    pub verdict_only: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ enum Step {
     Expire,
 }
 
-const MINUTE_MS: i64 = 60_000;
+pub const MINUTE_MS: i64 = 60_000;
 
 /// Times within two days: mostly close together, so that windows hold several and their edges are met.
 fn at_ms() -> impl Strategy<Value = i64> {
@@ -78,11 +78,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn account(number: u8) -> Account {
+pub fn account(number: u8) -> Account {
     Account::parse(&format!("a{number}@example.org")).unwrap()
 }
 
-fn submission(sample: &Sample) -> Submission {
+pub fn submission(sample: &Sample) -> Submission {
     let count = sample.people.len() as u32;
     Submission {
         client_address: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, sample.address))),
