@@ -2,7 +2,8 @@
 
 use super::read::AsOf;
 use super::store::Store;
-use crate::rules::{AccountColumn, CompiledRule, GatePlan, Mode, Rules, SecondStep, StepPlan, action_name};
+use crate::rules::{AccountColumn, CompiledRule, Gates, Mode, Room, Rules, SecondStep, StepPlan, action_name};
+use crate::window::slot_of;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Float64Type, SchemaRef};
@@ -23,64 +24,59 @@ pub(super) struct Case<'a> {
 pub(super) struct Judged {
     /// For each case, the rules that hold, in the order of the rule set.
     pub matches: Vec<Vec<Match>>,
-    /// For each case, its account's room as of its time; empty without gates.
-    pub rooms: Vec<Box<[f64]>>,
+    /// For each case as of its account's newest time, the room that is left to the account.
+    pub rooms: Vec<Option<Room>>,
 }
 
-/// Evaluates all rules for all cases.
+/// Evaluates all rules for all cases; those that need digests only where the room for them is used up.
 pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Judged> {
     let plan = rules.plan();
     let mut found: Vec<Vec<Match>> = vec![Vec::new(); cases.len()];
     if cases.is_empty() || plan.rules.is_empty() {
-        return Ok(Judged { matches: found, rooms: Vec::new() });
+        return Ok(Judged { matches: found, rooms: vec![None; cases.len()] });
     }
     let points: Vec<AsOf> = cases.iter().map(|case| case.as_of).collect();
     let mut columns = read(store, rules, &plan.numbers, &points)?;
     columns.extend(plan.account.iter().map(|column| account_column(*column, cases)));
     let first = batch(&plan.first_schema, columns, cases.len())?;
-    for rule in &plan.rules {
-        let candidates = holds(rule.first.as_ref(), &first)?;
-        match &rule.second {
-            None => {
-                for case in truths(&candidates) {
-                    found[case].extend(matched(rules, rule, cases[case].account, &first, case));
-                }
+    let mut rooms: Vec<Option<Room>> =
+        cases.iter().enumerate().map(|(row, case)| measured(store, &plan.gates, case, &first, row)).collect();
+    for (index, rule) in plan.rules.iter().enumerate() {
+        let candidates = truths(&holds(rule.first.as_ref(), &first)?);
+        let Some(second) = &rule.second else {
+            for case in candidates {
+                found[case].extend(matched(rules, rule, cases[case].account, &first, case));
             }
-            Some(_) if candidates.true_count() == 0 => {}
-            Some(second) => {
-                let candidates: Vec<usize> = truths(&candidates).collect();
-                let full = with_digests(store, rules, second, cases, &first, &candidates)?;
-                for row in truths(&holds(Some(&second.predicate), &full)?) {
-                    let case = candidates[row];
-                    found[case].extend(matched(rules, rule, cases[case].account, &full, row));
-                }
+            continue;
+        };
+        let is_due = |case: &usize| rooms[*case].as_ref().is_none_or(|room| plan.gates.is_rule_due(index, room));
+        let candidates: Vec<usize> = candidates.into_iter().filter(is_due).collect();
+        if candidates.is_empty() {
+            continue;
+        }
+        let full = with_digests(store, rules, second, cases, &first, &candidates)?;
+        for (row, case) in candidates.iter().enumerate() {
+            if let Some(room) = &mut rooms[*case] {
+                plan.gates.measure_digests(index, room, &full, row);
             }
         }
+        for row in truths(&holds(Some(&second.predicate), &full)?) {
+            let case = candidates[row];
+            found[case].extend(matched(rules, rule, cases[case].account, &full, row));
+        }
     }
-    let rooms =
-        plan.gates.as_ref().map_or_else(|| Ok(Vec::new()), |gates| rooms(store, rules, gates, &points, &first))?;
     Ok(Judged { matches: found, rooms })
 }
 
-/// The room of all cases. Digests are read for those only to which numbers alone leave none.
-fn rooms(
-    store: &Store,
-    rules: &Rules,
-    gates: &GatePlan,
-    points: &[AsOf],
-    first: &RecordBatch,
-) -> Result<Vec<Box<[f64]>>> {
-    let (mut rooms, is_final): (Vec<_>, Vec<bool>) = gates.rooms(first).into_iter().unzip();
-    let open: Vec<usize> = (0..points.len()).filter(|case| !is_final[*case]).collect();
-    if open.is_empty() {
-        return Ok(rooms);
+/// The account's room as far as the first step tells it, if the case is as of the account's newest time.
+fn measured(store: &Store, gates: &Gates, case: &Case, first: &RecordBatch, row: usize) -> Option<Room> {
+    let entry = store.entry(case.as_of.id);
+    if case.as_of.slot != slot_of(entry.newest_ms) {
+        return None;
     }
-    let of_open: Vec<AsOf> = open.iter().map(|case| points[*case]).collect();
-    let digests = read(store, rules, &gates.digests, &of_open)?;
-    for (row, case) in open.into_iter().enumerate() {
-        rooms[case] = gates.room_with_digests(first, case, &digests, row);
-    }
-    Ok(rooms)
+    let mut room = if entry.room.is_empty() { gates.no_room() } else { entry.room.clone() };
+    gates.measure_numbers(&mut room, first, row);
+    Some(room)
 }
 
 /// The first step's columns for the cases that a rule still may match, and the digests that it asks for.
@@ -116,8 +112,8 @@ fn holds(predicate: Option<&Arc<dyn PhysicalExpr>>, columns: &RecordBatch) -> Re
     }
 }
 
-fn truths(holds: &BooleanArray) -> impl Iterator<Item = usize> + '_ {
-    holds.values().set_indices()
+fn truths(holds: &BooleanArray) -> Vec<usize> {
+    holds.values().set_indices().collect()
 }
 
 /// The match of a rule, unless it is limited to other domains.

@@ -9,7 +9,7 @@ mod update;
 pub(crate) use read::ReadPlan;
 
 use crate::event::EventBatch;
-use crate::rules::{GatePlan, Rules};
+use crate::rules::Rules;
 use crate::statistics::Statistics;
 use crate::window::{WINDOWS, slot_of};
 use datafusion::common::DataFusionError;
@@ -127,7 +127,7 @@ impl Engine {
         let all: Vec<usize> = (0..statistics.list().len()).collect();
         let everything = ReadPlan::new(statistics.plan(), &all, WINDOWS.to_vec()).map_err(EngineError::Read)?;
         let mut store = Store::new();
-        store.reset_rooms(empty_room(&rules));
+        store.reset_rooms(rules.plan().gates.empty_room());
         Ok(Self { statistics, rules, limits, store, everything, evicted: 0, too_old: 0 })
     }
 
@@ -143,7 +143,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let gates = self.rules.plan().gates.as_ref();
+        let gates = &self.rules.plan().gates;
         let update = update::add_events(&mut self.store, self.statistics.plan(), gates, batch)
             .map_err(|source| EngineError::Add { events: batch.len(), source })?;
         self.too_old += update.too_old;
@@ -187,7 +187,7 @@ impl Engine {
     /// When `rules` were compiled for other statistics; the rules in force stay.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), EngineError> {
         check_same(&self.statistics, &rules)?;
-        self.store.reset_rooms(empty_room(&rules));
+        self.store.reset_rooms(rules.plan().gates.empty_room());
         self.rules = rules;
         Ok(())
     }
@@ -244,8 +244,8 @@ impl Engine {
             source,
         })?;
         for (case, room) in pending.iter().zip(judged.rooms) {
-            let entry = self.store.entry_mut(case.as_of.id);
-            if case.as_of.slot == slot_of(entry.newest_ms) {
+            if let Some(room) = room {
+                let entry = self.store.entry_mut(case.as_of.id);
                 (entry.room, entry.room_slot) = (room, case.as_of.slot);
             }
         }
@@ -302,10 +302,6 @@ fn strength(action: Action) -> u8 {
         Action::Throttle { .. } => 2,
         Action::Lock { .. } => 3,
     }
-}
-
-fn empty_room(rules: &Rules) -> Box<[f64]> {
-    rules.plan().gates.as_ref().map(GatePlan::empty_room).unwrap_or_default()
 }
 
 fn check_same(statistics: &Statistics, rules: &Rules) -> Result<(), EngineError> {

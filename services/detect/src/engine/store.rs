@@ -1,6 +1,6 @@
 //! All accounts' panes, in memory: found by account, and in the order of their last use.
 
-use crate::rules::is_used_up;
+use crate::rules::Room;
 use crate::window::{PaneKey, Window, is_too_old, slot_of};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -34,9 +34,9 @@ pub(crate) struct Entry {
     pub newest_ms: i64,
     /// Slot of the last event that came late; 0 for none.
     pub late_slot: u32,
-    /// What may be added, for each counter of the rules' gates, before a rule can hold; empty: not known.
-    pub room: Box<[f64]>,
-    /// The slot as of which the room was measured.
+    /// What may be added before a rule can hold; empty: not known.
+    pub room: Room,
+    /// The newest slot as of which some of it was measured.
     pub room_slot: u32,
     /// Its panes are rolled up when there are this many.
     pub roll_up_at: usize,
@@ -60,14 +60,7 @@ pub(crate) struct Store {
     /// Where the next sweep begins.
     sweep_from: usize,
     /// The room of an account without any event.
-    empty_room: Box<[f64]>,
-}
-
-impl Entry {
-    /// Whether some rule may hold.
-    pub fn is_room_used_up(&self) -> bool {
-        self.room.is_empty() || is_used_up(&self.room)
-    }
+    empty_room: Room,
 }
 
 impl Store {
@@ -82,15 +75,15 @@ impl Store {
             panes: 0,
             row_octets: 0,
             sweep_from: 0,
-            empty_room: Box::default(),
+            empty_room: Room::default(),
         }
     }
 
     /// Has the room of all accounts measured anew; that of an account without any event is given.
-    pub fn reset_rooms(&mut self, empty_room: Box<[f64]>) {
+    pub fn reset_rooms(&mut self, empty_room: Room) {
         self.empty_room = empty_room;
         for entry in &mut self.entries {
-            entry.room = Box::default();
+            entry.room = Room::default();
         }
     }
 
@@ -106,7 +99,7 @@ impl Store {
 
     /// About how many octets of memory it takes.
     pub fn octets(&self) -> usize {
-        let account = ACCOUNT_OVERHEAD + size_of_val::<[f64]>(&self.empty_room);
+        let account = ACCOUNT_OVERHEAD + size_of_val::<[f32]>(&self.empty_room);
         self.row_octets + self.panes * PANE_OVERHEAD + self.index.len() * account
     }
 

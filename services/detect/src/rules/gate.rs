@@ -2,35 +2,36 @@
 //! need not be read for each of their events.
 //!
 //! A rule `messages_1h >= 60 AND size_cv_1h < 0.1` cannot hold before `messages_1h` has reached 60. When it is 12, the
-//! account has *room* for 48 messages more: until then the rule needs no look. Each rule is guarded by the gate that
-//! leaves the most room, and an account has for each counter the least room of all rules that it guards. The room
-//! shrinks with each event and is measured anew when it is used up.
+//! account has *room* for 48 messages more: until then the rule needs no look. A room shrinks with each event, by what
+//! the event adds at most, and is measured anew when the account is read. A rule is due when none of its gates has
+//! room left; one without a gate always is.
 
-use super::plan::StepPlan;
 use super::predicate::{Predicate, column_name, comparison};
 use crate::statistics::{Growth, Statistics};
 use crate::window::{WINDOWS, Window};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::Float64Type;
-use datafusion::common::Result;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float64Type, SchemaRef};
 use datafusion::logical_expr::Operator;
-use hashbrown::HashMap;
+use std::ops::Range;
 
 /// Up to this many values distinct counts are exact.
 const EXACT_DISTINCT: f64 = 64.0;
 /// Beyond, they are estimated: a count that is said to be below this share of a limit is below the limit, by more than
 /// five standard errors.
 const SURE_SHARE: f64 = 0.85;
+/// Rooms are kept in single precision; this share of one is surely there.
+const SURE_ROOM: f64 = 0.999;
 
 /// The gates of a rule set.
-#[derive(Debug)]
-pub(crate) struct GatePlan {
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
     /// Aggregates whose growth is followed, each once.
     pub counters: Vec<Counter>,
-    /// For each enabled rule, its gates: at least one.
-    rules: Vec<Vec<Gate>>,
-    /// What gates read besides the first step's columns.
-    pub digests: StepPlan,
+    /// Those of one rule stand together.
+    gates: Vec<Gate>,
+    rules: Vec<Range<usize>>,
+    /// Columns of the first step.
+    numbers: usize,
 }
 
 /// One aggregate, and how it grows.
@@ -45,134 +46,97 @@ pub(crate) struct Counter {
 #[derive(Debug, Clone, Copy)]
 struct Gate {
     counter: usize,
-    column: Place,
+    /// Place among the columns of the rule's last step, of which the first step's come first.
+    column: usize,
     at_least: f64,
 }
 
-/// Where a gate's column is.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    /// Among the first step's columns.
-    First(usize),
-    /// Among [`GatePlan::digests`]' columns.
-    Digest(usize),
-}
+/// What may be added, for each gate, before it is passed.
+pub(crate) type Room = Box<[f32]>;
 
-impl GatePlan {
-    /// The gates of these predicates; none when a rule has no gate: then every event is judged.
-    pub fn new(statistics: &Statistics, predicates: &[&Predicate], first: &[(usize, Window)]) -> Result<Option<Self>> {
-        let plan = statistics.plan();
-        let mut columns: HashMap<String, (usize, Window)> = HashMap::new();
-        for (index, info) in plan.infos.iter().enumerate() {
-            columns.extend(WINDOWS.map(|window| (column_name(&info.name, window), (index, window))));
-        }
-        let mut counters: Vec<Counter> = Vec::new();
-        let mut digests: Vec<(usize, Window)> = Vec::new();
-        let mut rules = Vec::new();
-        for predicate in predicates {
-            let mut gates = Vec::new();
-            for (name, op, at_least) in predicate.conjuncts.iter().filter_map(comparison) {
-                let Some(column) = columns.get(&name).copied() else { continue };
-                let statistic = &plan.statistics[column.0];
-                let (Operator::Gt | Operator::GtEq, Some((aggregate, growth))) = (op, statistic.growth) else {
-                    continue;
-                };
-                let counter = place_of(&mut counters, Counter { growth, aggregate });
-                let at_least = match growth {
-                    Growth::Values if at_least > EXACT_DISTINCT => at_least * SURE_SHARE,
-                    _ => at_least,
-                };
-                let column = match first.iter().position(|known| *known == column) {
-                    Some(place) => Place::First(place),
-                    None => Place::Digest(place_of(&mut digests, column)),
-                };
-                gates.push(Gate { counter, column, at_least });
-            }
-            if gates.is_empty() {
-                return Ok(None);
-            }
-            rules.push(gates);
-        }
-        digests_in_order(&mut digests, &mut rules);
-        Ok(Some(Self { counters, rules, digests: StepPlan::new(statistics, &digests)? }))
+impl Gates {
+    /// No gate yet; the first step of all rules has so many columns.
+    pub fn new(numbers: usize) -> Self {
+        Self { numbers, ..Self::default() }
     }
 
-    /// The room of an account without any event, for each counter.
-    pub fn empty_room(&self) -> Box<[f64]> {
-        self.room(|_| Some(0.0))
-    }
-
-    /// The rooms of the accounts in `first`, and whether each is final: where it is not, the digests may leave more.
-    pub fn rooms(&self, first: &RecordBatch) -> Vec<(Box<[f64]>, bool)> {
-        let room = |row| {
-            let room = self.room(|gate| match gate.column {
-                Place::First(place) => Some(number(first.column(place), row)),
-                Place::Digest(_) => None,
+    /// Adds the gates of the next rule, whose last step has these columns.
+    pub fn add_rule(&mut self, statistics: &Statistics, predicate: &Predicate, columns: &SchemaRef) {
+        let begin = self.gates.len();
+        for (name, op, at_least) in predicate.conjuncts.iter().filter_map(comparison) {
+            let Some((aggregate, growth)) = growth_of_column(statistics, &name) else { continue };
+            let (Operator::Gt | Operator::GtEq, Ok(column)) = (op, columns.index_of(&name)) else { continue };
+            let counter = Counter { growth, aggregate };
+            let counter = self.counters.iter().position(|known| *known == counter).unwrap_or_else(|| {
+                self.counters.push(counter);
+                self.counters.len() - 1
             });
-            let is_final = !is_used_up(&room) || self.digests.columns.is_empty();
-            (room, is_final)
-        };
-        (0..first.num_rows()).map(room).collect()
-    }
-
-    /// The room of the account in row `row` of `first` and row `digest_row` of its digests.
-    pub fn room_with_digests(
-        &self,
-        first: &RecordBatch,
-        row: usize,
-        digests: &[ArrayRef],
-        digest_row: usize,
-    ) -> Box<[f64]> {
-        self.room(|gate| {
-            Some(match gate.column {
-                Place::First(place) => number(first.column(place), row),
-                Place::Digest(place) => number(&digests[place], digest_row),
-            })
-        })
-    }
-
-    /// Room by what gates' columns are now; none where it was not read.
-    fn room(&self, now: impl Fn(&Gate) -> Option<f64>) -> Box<[f64]> {
-        let mut room = vec![f64::INFINITY; self.counters.len()].into_boxed_slice();
-        for gates in &self.rules {
-            let left = |gate: &Gate| now(gate).map(|now| (gate.at_least - now, gate.counter));
-            let widest = gates.iter().filter_map(left).max_by(|a, b| a.0.total_cmp(&b.0));
-            // Nothing known of it: it is to be looked at.
-            let (left, counter) = widest.unwrap_or((0.0, gates[0].counter));
-            room[counter] = room[counter].min(left);
+            let estimated = growth == Growth::Values && at_least > EXACT_DISTINCT;
+            let at_least = if estimated { at_least * SURE_SHARE } else { at_least };
+            self.gates.push(Gate { counter, column, at_least });
         }
-        room
+        self.rules.push(begin..self.gates.len());
     }
-}
 
-/// Whether some rule may hold.
-pub(crate) fn is_used_up(room: &[f64]) -> bool {
-    room.iter().any(|left| *left <= 0.0)
-}
+    /// The room of an account without any event.
+    pub fn empty_room(&self) -> Room {
+        self.gates.iter().map(|gate| room(gate.at_least, 0.0)).collect()
+    }
 
-/// A step reads its columns in the order of statistics and windows.
-fn digests_in_order(digests: &mut Vec<(usize, Window)>, rules: &mut [Vec<Gate>]) {
-    let mut sorted = digests.clone();
-    sorted.sort_unstable();
-    for gate in rules.iter_mut().flatten() {
-        if let Place::Digest(place) = &mut gate.column {
-            *place = sorted.iter().position(|column| *column == digests[*place]).unwrap_or(*place);
+    /// The room of an account of which nothing is known.
+    pub fn no_room(&self) -> Room {
+        vec![0.0; self.gates.len()].into()
+    }
+
+    /// Takes from a room what an event adds to each counter.
+    pub fn charge(&self, room: &mut [f32], added: &[Vec<f64>], event: usize) {
+        for (gate, room) in self.gates.iter().zip(room) {
+            *room -= added[gate.counter][event] as f32;
         }
     }
-    *digests = sorted;
+
+    /// Whether a rule, the `index`th of the enabled ones, may hold.
+    pub fn is_rule_due(&self, index: usize, room: &[f32]) -> bool {
+        room[self.rules[index].clone()].iter().all(|left| *left <= 0.0)
+    }
+
+    /// Whether some rule may hold.
+    pub fn is_due(&self, room: &[f32]) -> bool {
+        room.len() != self.gates.len() || (0..self.rules.len()).any(|index| self.is_rule_due(index, room))
+    }
+
+    /// Measures what can be read from the first step's columns.
+    pub fn measure_numbers(&self, room: &mut [f32], columns: &RecordBatch, row: usize) {
+        self.measure(0..self.gates.len(), 0..self.numbers, room, columns, row);
+    }
+
+    /// Measures what can be read from the columns of a rule's second step.
+    pub fn measure_digests(&self, index: usize, room: &mut [f32], columns: &RecordBatch, row: usize) {
+        self.measure(self.rules[index].clone(), self.numbers..usize::MAX, room, columns, row);
+    }
+
+    fn measure(&self, gates: Range<usize>, places: Range<usize>, left: &mut [f32], columns: &RecordBatch, row: usize) {
+        for (gate, left) in self.gates[gates.clone()].iter().zip(&mut left[gates]) {
+            if places.contains(&gate.column) {
+                let column = columns.column(gate.column).as_primitive::<Float64Type>();
+                // NULL is what an account without such events has.
+                let now = if column.is_valid(row) { column.value(row) } else { 0.0 };
+                *left = room(gate.at_least, now);
+            }
+        }
+    }
 }
 
-/// NULL is what an account without such events has.
-fn number(column: &ArrayRef, row: usize) -> f64 {
-    let column = column.as_primitive::<Float64Type>();
-    if column.is_valid(row) { column.value(row) } else { 0.0 }
+fn room(at_least: f64, now: f64) -> f32 {
+    ((at_least - now) * SURE_ROOM) as f32
 }
 
-fn place_of<T: PartialEq>(known: &mut Vec<T>, one: T) -> usize {
-    known.iter().position(|known| *known == one).unwrap_or_else(|| {
-        known.push(one);
-        known.len() - 1
-    })
+/// The aggregate that a column's statistic is, if it can only grow by what is added.
+fn growth_of_column(statistics: &Statistics, name: &str) -> Option<(usize, Growth)> {
+    let plan = statistics.plan();
+    let is_named = |statistic: &str| WINDOWS.iter().any(|window: &Window| column_name(statistic, *window) == name);
+    let index = plan.infos.iter().position(|info| is_named(&info.name))?;
+    plan.statistics[index].growth
 }
 
 #[cfg(test)]
@@ -189,33 +153,47 @@ mod tests {
         Rules::parse("rules.toml", &text, &statistics).unwrap()
     }
 
-    #[test]
-    fn every_shipped_rule_has_a_gate() {
-        let statistics = Statistics::parse("statistics.sql", DEFAULT_STATISTICS).unwrap();
-        let rules = Rules::parse("rules.toml", DEFAULT_RULES, &statistics).unwrap();
-        assert!(rules.plan().gates.is_some());
+    /// The limits that an account without any event is away from, of each rule.
+    fn limits(predicates: &[&str]) -> Vec<Vec<f32>> {
+        let rules = rules(predicates);
+        let gates = &rules.plan().gates;
+        let room = gates.empty_room();
+        let limit = |room: &f32| (room / super::SURE_ROOM as f32).round();
+        gates.rules.iter().map(|gates| room[gates.clone()].iter().map(limit).collect()).collect()
     }
 
     #[test]
-    fn the_widest_gate_of_each_rule_guards_it() {
+    fn no_shipped_rule_is_always_due() {
+        let statistics = Statistics::parse("statistics.sql", DEFAULT_STATISTICS).unwrap();
+        let rules = Rules::parse("rules.toml", DEFAULT_RULES, &statistics).unwrap();
+        let gates = &rules.plan().gates;
+        assert!(!gates.is_due(&gates.empty_room()));
+        assert!(gates.is_due(&gates.no_room()) && gates.is_due(&[]));
+    }
+
+    #[test]
+    fn a_rule_is_due_when_none_of_its_gates_has_room() {
         let rules = rules(&["messages_1h >= 20 AND client_ips_1h > 5", "10 <= messages_5m", "bytes_1m >= 1e6"]);
-        let gates = rules.plan().gates.as_ref().unwrap();
-        let mut room = gates.empty_room().to_vec();
-        room.sort_by(f64::total_cmp);
-        // Messages guard the first two, octets the third, and nothing is guarded by addresses.
-        assert_eq!(room, [10.0, 1e6, f64::INFINITY]);
+        let gates = &rules.plan().gates;
+        let mut room = gates.empty_room();
+        let added: Vec<Vec<f64>> = gates.counters.iter().map(|_| vec![8.0]).collect();
+        gates.charge(&mut room, &added, 0);
+        assert!(!gates.is_due(&room), "only the addresses are used up");
+        gates.charge(&mut room, &added, 0);
+        assert_eq!([0, 1, 2].map(|rule| gates.is_rule_due(rule, &room)), [false, true, false]);
+        gates.charge(&mut room, &added, 0);
+        assert_eq!([0, 1, 2].map(|rule| gates.is_rule_due(rule, &room)), [true, true, false]);
     }
 
     #[test]
     fn an_estimated_count_is_not_trusted_to_the_last() {
-        let rules = rules(&["client_ips_24h >= 1000"]);
-        assert_eq!(*rules.plan().gates.as_ref().unwrap().empty_room(), [850.0]);
+        assert_eq!(limits(&["client_ips_24h >= 1000 AND client_ips_1h >= 60"]), [[850.0, 60.0]]);
     }
 
     #[test]
     fn what_may_hold_without_growth_has_no_gate() {
         for predicate in ["messages_1h < 5", "size_mean_1h >= 5", "messages_1h >= 5 OR spam_1h >= 2", "-bytes_1h < 5"] {
-            assert!(rules(&["messages_1h >= 5", predicate]).plan().gates.is_none(), "{predicate}");
+            assert_eq!(limits(&["messages_1h >= 5", predicate]), [vec![5.0], vec![]], "{predicate}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod gate;
 mod plan;
 mod predicate;
 
-pub(crate) use gate::{GatePlan, is_used_up};
+pub(crate) use gate::{Gates, Room};
 pub(crate) use plan::{AccountColumn, CompiledRule, RulesPlan, SecondStep, StepPlan};
 
 use crate::problem::{Finding, Problem, Problems, list};

@@ -1,7 +1,7 @@
 //! A rule set as the engine runs it: physical expressions, in two steps so that costly statistics are read last.
 
 use super::RuleInfo;
-use super::gate::GatePlan;
+use super::gate::Gates;
 use super::predicate::{ACCOUNT_COLUMNS, Predicate, all_of, column_name};
 use crate::engine::ReadPlan;
 use crate::sql::plan::Planner;
@@ -25,8 +25,8 @@ pub(crate) struct RulesPlan {
     pub first_schema: SchemaRef,
     /// Enabled rules, in the order of the file.
     pub rules: Vec<CompiledRule>,
-    /// What an account must have before any rule can hold; none: that is not known.
-    pub gates: Option<GatePlan>,
+    /// What an account must have before they can hold.
+    pub gates: Gates,
 }
 
 /// What one step reads.
@@ -79,11 +79,15 @@ impl RulesPlan {
         let mut fields: Vec<Field> = numbers.iter().map(|column| field(statistics, *column)).collect();
         fields.extend(account.iter().map(|index| Field::new(ACCOUNT_COLUMNS[*index], DataType::Utf8, true)));
         let first = DFSchema::try_from(Schema::new(fields))?;
-        let predicates: Vec<&Predicate> = enabled.iter().map(|index| &all[*index]).collect();
-        let gates = GatePlan::new(statistics, &predicates, &numbers)?;
         let rules = enabled.iter().map(|index| compile(planner, statistics, *index, &all[*index], &first));
+        let rules = rules.collect::<Result<Vec<CompiledRule>>>()?;
+        let mut gates = Gates::new(first.fields().len());
+        for rule in &rules {
+            let columns = rule.second.as_ref().map_or(first.inner(), |second| &second.schema);
+            gates.add_rule(statistics, &all[rule.index], columns);
+        }
         Ok(Self {
-            rules: rules.collect::<Result<_>>()?,
+            rules,
             gates,
             numbers: StepPlan::new(statistics, &numbers)?,
             account: account
@@ -96,7 +100,7 @@ impl RulesPlan {
 }
 
 impl StepPlan {
-    pub(super) fn new(statistics: &Statistics, columns: &[(usize, Window)]) -> Result<Self> {
+    fn new(statistics: &Statistics, columns: &[(usize, Window)]) -> Result<Self> {
         let mut wanted: Vec<usize> = columns.iter().map(|(statistic, _)| *statistic).collect();
         wanted.dedup();
         let windows = columns.iter().map(|(_, window)| *window).collect();

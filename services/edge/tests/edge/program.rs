@@ -92,7 +92,7 @@ async fn it_serves_and_ends_in_order() {
     edge.send("jo@example.org").await;
     until("the event has arrived", async || log.events.lock().len() == 1).await;
     let id = edge.child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().unwrap().success());
     assert!(edge.child.wait().await.unwrap().success());
     assert!(!directory.path().join("milter.sock").exists(), "its socket is gone");
 }
