@@ -28,7 +28,7 @@ pub(crate) struct Gates {
     /// Aggregates whose growth is followed, each once.
     pub counters: Vec<Counter>,
     /// Those of one rule stand together.
-    gates: Vec<Gate>,
+    all: Vec<Gate>,
     rules: Vec<Range<usize>>,
     /// Columns of the first step.
     numbers: usize,
@@ -56,13 +56,13 @@ pub(crate) type Room = Box<[f32]>;
 
 impl Gates {
     /// No gate yet; the first step of all rules has so many columns.
-    pub fn new(numbers: usize) -> Self {
+    pub(super) fn new(numbers: usize) -> Self {
         Self { numbers, ..Self::default() }
     }
 
     /// Adds the gates of the next rule, whose last step has these columns.
-    pub fn add_rule(&mut self, statistics: &Statistics, predicate: &Predicate, columns: &SchemaRef) {
-        let begin = self.gates.len();
+    pub(super) fn add_rule(&mut self, statistics: &Statistics, predicate: &Predicate, columns: &SchemaRef) {
+        let begin = self.all.len();
         for (name, op, at_least) in predicate.conjuncts.iter().filter_map(comparison) {
             let Some((aggregate, growth)) = growth_of_column(statistics, &name) else { continue };
             let (Operator::Gt | Operator::GtEq, Ok(column)) = (op, columns.index_of(&name)) else { continue };
@@ -73,24 +73,24 @@ impl Gates {
             });
             let estimated = growth == Growth::Values && at_least > EXACT_DISTINCT;
             let at_least = if estimated { at_least * SURE_SHARE } else { at_least };
-            self.gates.push(Gate { counter, column, at_least });
+            self.all.push(Gate { counter, column, at_least });
         }
-        self.rules.push(begin..self.gates.len());
+        self.rules.push(begin..self.all.len());
     }
 
     /// The room of an account without any event.
     pub fn empty_room(&self) -> Room {
-        self.gates.iter().map(|gate| room(gate.at_least, 0.0)).collect()
+        self.all.iter().map(|gate| room(gate.at_least, 0.0)).collect()
     }
 
     /// The room of an account of which nothing is known.
     pub fn no_room(&self) -> Room {
-        vec![0.0; self.gates.len()].into()
+        vec![0.0; self.all.len()].into()
     }
 
     /// Takes from a room what an event adds to each counter.
     pub fn charge(&self, room: &mut [f32], added: &[Vec<f64>], event: usize) {
-        for (gate, room) in self.gates.iter().zip(room) {
+        for (gate, room) in self.all.iter().zip(room) {
             *room -= added[gate.counter][event] as f32;
         }
     }
@@ -102,12 +102,12 @@ impl Gates {
 
     /// Whether some rule may hold.
     pub fn is_due(&self, room: &[f32]) -> bool {
-        room.len() != self.gates.len() || (0..self.rules.len()).any(|index| self.is_rule_due(index, room))
+        room.len() != self.all.len() || (0..self.rules.len()).any(|index| self.is_rule_due(index, room))
     }
 
     /// Measures what can be read from the first step's columns.
     pub fn measure_numbers(&self, room: &mut [f32], columns: &RecordBatch, row: usize) {
-        self.measure(0..self.gates.len(), 0..self.numbers, room, columns, row);
+        self.measure(0..self.all.len(), 0..self.numbers, room, columns, row);
     }
 
     /// Measures what can be read from the columns of a rule's second step.
@@ -116,7 +116,7 @@ impl Gates {
     }
 
     fn measure(&self, gates: Range<usize>, places: Range<usize>, left: &mut [f32], columns: &RecordBatch, row: usize) {
-        for (gate, left) in self.gates[gates.clone()].iter().zip(&mut left[gates]) {
+        for (gate, left) in self.all[gates.clone()].iter().zip(&mut left[gates]) {
             if places.contains(&gate.column) {
                 let column = columns.column(gate.column).as_primitive::<Float64Type>();
                 // NULL is what an account without such events has.

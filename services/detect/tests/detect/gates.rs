@@ -104,6 +104,35 @@ fn names(found: &AccountMatches) -> BTreeSet<&str> {
     found.matches.iter().map(|found| found.rule.name.as_str()).collect()
 }
 
+/// One after the other, each at its second: how many of them have matches of the rule `many`.
+fn matches_of_many(engine: &mut Engine, seconds: &[i64]) -> usize {
+    let hits = seconds.iter().enumerate().filter(|(offset, second)| {
+        let mut builder = EventBatchBuilder::new();
+        let sample = Sample {
+            account: 1,
+            at_ms: 1_700_000_000_000 + *second * 1_000,
+            size: 1,
+            address: 1,
+            people: Vec::new(),
+            content: 0,
+            spam: false,
+            verdict_only: false,
+        };
+        builder.push(&account(1), *offset as u64, sample.at_ms, &submission(&sample), true);
+        let found = engine.process(&builder.finish().unwrap()).unwrap();
+        found.iter().any(|found| names(found).contains("many"))
+    });
+    hits.count()
+}
+
+#[test]
+fn a_late_event_completes_a_burst_that_was_over_when_the_account_was_read() {
+    let mut engine = engine(|rule| rule.1);
+    // Three in a minute, and one two minutes later, for which the account is read; then the fourth of the first minute.
+    assert_eq!(matches_of_many(&mut engine, &[0, 5, 10, 130]), 0);
+    assert_eq!(matches_of_many(&mut engine, &[15]), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
