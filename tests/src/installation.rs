@@ -93,6 +93,14 @@ impl Server {
         Ok(Self { process, control, config, rules: rules_file })
     }
 
+    /// How many events its stream worker read that had this result, e.g. `counted`, `duplicate` or `void`.
+    ///
+    /// # Errors
+    /// When its metrics cannot be read.
+    pub fn counted(&self, result: &str) -> Result<f64> {
+        self.process.metric("tidegate_stream_events_total", &[("result", result)])
+    }
+
     /// Runs `tidegate ARGUMENTS` against this server, as an administrator would.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
 pub mod command;
+pub mod hijack;
 pub mod http;
 pub mod installation;
 pub mod mail;

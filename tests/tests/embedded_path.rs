@@ -1,58 +1,44 @@
-//! One process on the embedded log, two edges: a real installation for one site.
+//! One process on the embedded log, three edges: a real installation for one site.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use serde_json::Value;
-use std::time::Duration;
-use tidegate_tests::installation::{Edge, Log, Server, TIMEOUT};
-use tidegate_tests::mail::{BURST_RULES, PASSWORD, People, THIEF, send_spam, users};
-use xtask::postfix::{PostfixOptions, PostfixRig};
-use xtask::sink::Sink;
-use xtask::smtp::{SmtpClient, Stage};
-use xtask::wait::wait_until;
+use std::cell::RefCell;
+use tidegate_tests::hijack::{self, Sites};
+use tidegate_tests::installation::{Log, Server, TIMEOUT};
+use tidegate_tests::mail::{BURST_RULES, THIEF, send_spam};
+use xtask::smtp::Stage;
 
 #[test]
-fn locks_survive_a_kill_of_everything() {
+fn the_same_in_one_process_and_locks_survive_a_kill_of_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path(), "server", "serve", &Log::Embedded, BURST_RULES).unwrap();
-    let mut edges = ["mx1", "mx2"].map(|name| Edge::start(dir.path(), name, server.control, "").unwrap());
-    let sink = Sink::start().unwrap();
-    let postfixes = [0, 1].map(|index: usize| {
-        let options = PostfixOptions {
-            milters: vec![edges[index].milter()],
-            users: users(4),
-            ..PostfixOptions::relaying_to(sink.address())
-        };
-        PostfixRig::start(&dir.path().join(format!("postfix{index}")), &options).unwrap()
-    });
-    let addresses = postfixes.each_ref().map(PostfixRig::address);
-    let people = People::start(&addresses, 0..4, Duration::from_millis(150));
+    let server = Server::start(dir.path(), "server", "serve", &Log::Embedded, BURST_RULES).unwrap();
+    let control = server.control;
+    let mut sites = Sites::start(dir.path(), control, "").unwrap();
+    let server = RefCell::new(server);
+    let mut kill_worker = || {
+        let mut server = server.borrow_mut();
+        server.process.kill();
+        server.process.start_again()?;
+        server.process.wait_until_ready(TIMEOUT)
+    };
+    let counted = |result: &str| server.borrow().counted(result);
+    hijack::play(&sites, control, &mut kill_worker, &counted).unwrap();
 
-    // The thief uses both sites, so neither alone sees enough.
-    let mut sessions = addresses.map(|address| SmtpClient::login(address, THIEF, PASSWORD).unwrap());
-    let mut refused = [false; 2];
-    for number in 0..400 {
-        let site = number % 2;
-        let outcome = send_spam(&mut sessions[site], number).unwrap();
-        refused[site] |= !outcome.is_accepted();
-        if refused == [true; 2] {
-            break;
-        }
-    }
-    assert_eq!(refused, [true; 2], "both sites refuse");
-    let (sent, lost) = people.finish();
-    assert!(lost.is_empty(), "{lost:?}");
-    wait_until("the others' mail at the sink", TIMEOUT, || sink.count_to("friend@elsewhere.test") == sent).unwrap();
-
+    // New spam locks it again; then everything is killed.
+    hijack::burst(&sites, 20_000).unwrap();
+    sites.wait_for_refusal(1, 30_000).unwrap();
+    let mut server = server.into_inner();
     server.process.kill();
-    for edge in &mut edges {
+    for edge in &mut sites.edges {
         edge.process.kill();
     }
     // The edges alone enforce what they knew.
-    for (edge, address) in edges.iter_mut().zip(addresses) {
+    for edge in &mut sites.edges {
         edge.process.start_again().unwrap();
         edge.wait_until_it_listens().unwrap();
-        let mut client = SmtpClient::login(address, THIEF, PASSWORD).unwrap();
-        let outcome = send_spam(&mut client, 500).unwrap();
+    }
+    for site in [0, 1] {
+        let outcome = send_spam(&mut sites.thief_at(site).unwrap(), 31_000).unwrap();
         assert_eq!((outcome.stage, outcome.reply.code), (Stage::Mail, 550), "{outcome:?}");
     }
     server.process.start_again().unwrap();
@@ -60,15 +46,8 @@ fn locks_survive_a_kill_of_everything() {
     let listed = server.admin(&["accounts", "list", "--status", "locked", "--json"]).unwrap().succeeded().unwrap();
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["account"]), (1, &Value::from(THIEF)), "{listed}");
-
     // And they find control again, and obey the unlock.
     let unlock = ["accounts", "unlock", THIEF, "--reason", "called back", "--evidence", "new password by phone"];
     server.admin(&unlock).unwrap().succeeded().unwrap();
-    for address in addresses {
-        wait_until("mail to flow again", TIMEOUT, || {
-            let mut client = SmtpClient::login(address, THIEF, PASSWORD).unwrap();
-            send_spam(&mut client, 600).unwrap().is_accepted()
-        })
-        .unwrap();
-    }
+    sites.wait_until_it_flows(40_000).unwrap();
 }

@@ -31,7 +31,7 @@ fn check(name: &str, wire: impl Fn(&Edge, PostfixOptions) -> PostfixOptions, ref
     };
     let (anna, ben) = (person(0), person(1));
     assert!(send(&anna).is_accepted(), "{name}");
-    let counted = || server.process.metric("tidegate_stream_events_total", &[("result", "counted")]).unwrap();
+    let counted = || server.counted("counted").unwrap();
     wait_until("the event to be counted", TIMEOUT, || counted() >= 1.0).unwrap();
 
     server

@@ -47,7 +47,7 @@ fn marked_and_refused_messages_count_once_each_until_the_account_is_locked() {
         assert!(!refused.is_accepted());
         assert!(send("an honest letter", number).is_accepted());
     }
-    let counted = || server.process.metric("tidegate_stream_events_total", &[("result", "counted")]).unwrap();
+    let counted = || server.counted("counted").unwrap();
     wait_until("six messages to be counted", TIMEOUT, || counted() >= 6.0).unwrap();
     assert!(send(MARKED_SUBJECT, 2).is_accepted(), "four spams and two letters are not six spams");
     let _ = send(REJECTED_SUBJECT, 2);
