@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use xtask::kafka::KafkaRig;
 use xtask::ports::free_port;
 
 /// How long anything may take to start or to end.
@@ -19,8 +20,20 @@ pub const TIMEOUT: Duration = Duration::from_mins(1);
 pub enum Log {
     /// In the server's own folder.
     Embedded,
-    /// On Kafka at these bootstrap servers, with this topic prefix and four partitions.
-    Kafka(String, String),
+    /// On Kafka, in four partitions.
+    Kafka {
+        /// Where it is.
+        bootstrap_servers: String,
+        /// Further properties of librdkafka, `name = "value"` in TOML.
+        properties: String,
+    },
+}
+
+impl Log {
+    /// On this Kafka, with nothing else set.
+    pub fn kafka(kafka: &KafkaRig) -> Self {
+        Self::Kafka { bootstrap_servers: kafka.bootstrap(), properties: String::new() }
+    }
 }
 
 /// A `tidegate` server process and its folder.
@@ -76,8 +89,9 @@ impl Server {
         let (control, ops) = (loopback(free_port()?), loopback(free_port()?));
         let log = match log {
             Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
-            Log::Kafka(servers, prefix) => format!(
-                "kind = \"kafka\"\nbootstrap_servers = \"{servers}\"\ntopic_prefix = \"{prefix}\"\npartitions = 4\nreplication_factor = 1\n"
+            Log::Kafka { bootstrap_servers, properties } => format!(
+                "kind = \"kafka\"\nbootstrap_servers = \"{bootstrap_servers}\"\npartitions = 4\nreplication_factor = 1\n\
+                 [log.properties]\n{properties}\n"
             ),
         };
         let text = format!(

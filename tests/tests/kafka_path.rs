@@ -12,7 +12,7 @@ fn a_hijacked_account_is_locked_everywhere_and_unlocked_for_good() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
     let brokers = kafka.bootstrap();
-    let log = Log::Kafka(brokers.clone(), "tidegate".into());
+    let log = Log::kafka(&kafka);
     let control = Server::start(dir.path(), "control", "control", &log, BURST_RULES).unwrap();
     let stream = RefCell::new(Server::start(dir.path(), "stream", "stream", &log, BURST_RULES).unwrap());
     // The first edge publishes straight to Kafka, the others through control.

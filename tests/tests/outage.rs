@@ -47,7 +47,7 @@ fn what_happens_while_kafka_and_control_are_away_counts_once_and_is_judged() {
     let dir = tempfile::tempdir().unwrap();
     let mut kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
     let brokers = kafka.bootstrap();
-    let log = Log::Kafka(brokers.clone(), "tidegate".into());
+    let log = Log::kafka(&kafka);
     let mut control = Server::start(dir.path(), "control", "control", &log, BURST_RULES).unwrap();
     let stream = Server::start(dir.path(), "stream", "stream", &log, BURST_RULES).unwrap();
     // The first edge publishes straight to Kafka, the others through control.

@@ -7,6 +7,7 @@
 mod config;
 mod gate;
 mod maintenance;
+mod membership;
 mod owner;
 mod reader;
 mod stats;
@@ -16,9 +17,10 @@ pub(crate) use config::{check_ages, default_age_s};
 pub use stats::EmbeddedStats;
 
 use crate::limits::{check, split};
-use crate::{Bounds, Bus, BusError, Message, Owner, Place, ReadFrom, Reader, Topic, partition_of};
+use crate::{Bounds, Bus, BusError, Membership, Message, Owner, Place, ReadFrom, Reader, Topic, partition_of};
 use async_trait::async_trait;
 use gate::Gate;
+use membership::EmbeddedMembership;
 use owner::{EmbeddedOwner, Owners};
 use reader::EmbeddedReader;
 use stats::Counters;
@@ -150,6 +152,10 @@ impl Bus for EmbeddedBus {
         let barrier = self.log.submit(Batch::new()).await;
         barrier.wait(|| format!("taking partition {partition} over")).await?;
         Ok(Box::new(EmbeddedOwner::new(self.log.clone(), group.to_owned(), claim)))
+    }
+
+    async fn join(&self, _group: &str) -> Result<Box<dyn Membership>, BusError> {
+        Ok(Box::new(EmbeddedMembership::new(self.log.partitions, self.log.closed.clone())))
     }
 }
 

@@ -7,6 +7,7 @@
 mod appender;
 mod config;
 mod context;
+mod membership;
 mod owner;
 mod reader;
 mod shared;
@@ -18,9 +19,10 @@ pub use config::KafkaConfig;
 pub use stats::KafkaStats;
 
 use crate::limits::{check, check_partition};
-use crate::{Bounds, Bus, BusError, Message, Owner, Place, ReadFrom, Reader, Topic};
+use crate::{Bounds, Bus, BusError, Membership, Message, Owner, Place, ReadFrom, Reader, Topic};
 use appender::Appender;
 use async_trait::async_trait;
+use membership::KafkaMembership;
 use owner::KafkaOwner;
 use rdkafka::consumer::Consumer as _;
 use reader::KafkaReader;
@@ -113,5 +115,9 @@ impl Bus for KafkaBus {
     async fn own(&self, group: &str, partition: u32) -> Result<Box<dyn Owner>, BusError> {
         self.check(Topic::Accounts, partition)?;
         Ok(Box::new(KafkaOwner::open(self.shared.clone(), group, partition).await?))
+    }
+
+    async fn join(&self, group: &str) -> Result<Box<dyn Membership>, BusError> {
+        Ok(Box::new(KafkaMembership::join(&self.shared, group)?))
     }
 }

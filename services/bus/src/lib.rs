@@ -25,6 +25,7 @@ pub use topic::{Kept, Topic};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A log with the topics of [`Topic`]. Implementations are shared behind an `Arc`.
@@ -65,6 +66,24 @@ pub trait Bus: Send + Sync + 'static {
     /// # Errors
     /// When the log cannot be reached.
     async fn own(&self, group: &str, partition: u32) -> Result<Box<dyn Owner>, BusError>;
+
+    /// Joins the processes that share the partitions of `group` between them.
+    ///
+    /// # Errors
+    /// When the log cannot be reached.
+    async fn join(&self, group: &str) -> Result<Box<dyn Membership>, BusError>;
+}
+
+/// A place among the processes that share partitions. Dropping it leaves, and its partitions go to the others.
+#[async_trait]
+pub trait Membership: Send {
+    /// Waits until other partitions are this process's than were told last (none at first), and gives all of them. It
+    /// may be dropped while it waits. It is a wish, not a fence: who owned a partition before may not know yet, and
+    /// [`Bus::own`] keeps it from writing.
+    ///
+    /// # Errors
+    /// When the log was closed.
+    async fn next(&mut self) -> Result<BTreeSet<u32>, BusError>;
 }
 
 /// Reads records in the order of each partition.

@@ -18,7 +18,7 @@ pub struct StreamConfig {
     pub mode: Option<RuleMode>,
     /// How often the rules file is looked at for changes, in milliseconds.
     pub reload_interval_ms: u64,
-    /// Partitions that this worker owns; empty: all.
+    /// Partitions that this worker owns; empty: its share of all, by the consumer group.
     pub partitions: Vec<u32>,
     /// Most accounts whose windows one partition remembers; beyond, the least recently used are forgotten.
     pub max_accounts: usize,

@@ -11,6 +11,7 @@ mod observations;
 mod partition;
 mod rule_files;
 mod service;
+mod take_over;
 mod worker;
 
 pub use config::StreamConfig;

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     window_bytes: Family<PartitionLabel, Gauge>,
     evicted: Family<PartitionLabel, Gauge>,
     pub lag: Family<PartitionLabel, Gauge>,
+    pub owned: Gauge,
     pub damaged: Counter,
 }
 
@@ -66,6 +67,7 @@ impl Metrics {
             window_bytes: Family::default(),
             evicted: Family::default(),
             lag: Family::default(),
+            owned: Gauge::default(),
             damaged: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("tidegate_stream");
@@ -91,6 +93,7 @@ impl Metrics {
             metrics.commit_failures.clone(),
         );
         registry.register("rule_reloads", "Changes of the rules file, by result", metrics.rule_reloads.clone());
+        registry.register("partitions_owned", "Partitions that this worker owns", metrics.owned.clone());
         registry.register("accounts", "Accounts with windows", metrics.accounts.clone());
         registry.register("panes", "Panes kept", metrics.panes.clone());
         registry.register_with_unit(
@@ -128,6 +131,14 @@ impl Metrics {
         }
         for rule in &output.observed {
             self.observed.get_or_create(&RuleLabel { rule: rule.name.clone() }).inc();
+        }
+    }
+
+    /// A partition went to another worker.
+    pub fn forget(&self, partition: u32) {
+        let label = PartitionLabel { partition };
+        for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lag] {
+            gauges.remove(&label);
         }
     }
 

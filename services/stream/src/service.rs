@@ -63,6 +63,13 @@ pub enum StreamError {
         #[source]
         source: BusError,
     },
+    /// Which partitions are to be owned is not told any more.
+    #[error("sharing the partitions with other workers")]
+    Membership {
+        /// Why.
+        #[source]
+        source: BusError,
+    },
     /// Other workers own all partitions now.
     #[error("other workers own all partitions of this one now")]
     AllFenced,
@@ -72,7 +79,7 @@ pub enum StreamError {
 }
 
 impl Service {
-    /// Reads the rules, takes the partitions over, and reads their states.
+    /// Reads the rules, and takes the partitions over that are configured, or joins the workers that share them.
     ///
     /// # Errors
     /// When statistics or rules have problems, or the log cannot be reached.
@@ -103,9 +110,7 @@ impl Service {
         health.needs(PART);
         let (files, rules) = RuleFiles::load(&config).map_err(StreamError::Rules)?;
         let all = bus.partitions();
-        let numbers: Vec<u32> =
-            if config.partitions.is_empty() { (0..all).collect() } else { config.partitions.clone() };
-        if let Some(&partition) = numbers.iter().find(|&&number| number >= all) {
+        if let Some(&partition) = config.partitions.iter().find(|&&number| number >= all) {
             return Err(StreamError::NoPartition { partition, last: all.saturating_sub(1) });
         }
         tracing::info!(
@@ -114,7 +119,14 @@ impl Service {
             rules = rules.list().len(),
             "rules are in force"
         );
+        let membership = if config.partitions.is_empty() {
+            Some(bus.join(&config.group).await.map_err(|source| StreamError::Membership { source })?)
+        } else {
+            None
+        };
         let mut worker = Worker {
+            wanted: config.partitions.iter().copied().collect(),
+            membership,
             rules_since_ms: clock(),
             metrics: Metrics::new(registry),
             partitions: BTreeMap::new(),
@@ -125,9 +137,7 @@ impl Service {
             health,
             clock,
         };
-        for number in numbers {
-            worker.take_over(number).await?;
-        }
+        worker.take_over_wanted().await?;
         Ok(Self { worker })
     }
 

@@ -4,16 +4,17 @@ use crate::announce::rule_set_message;
 use crate::config::StreamConfig;
 use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
 use crate::observations::Observation;
-use crate::partition::{Output, Partition};
+use crate::partition::Output;
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
+use crate::take_over::{Owned, TakeOver};
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_bus::{Bus, BusError, Message, Owner, ReadFrom, Reader, Record, Topic};
-use tidegate_detect::{Engine, EngineLimits, Rules};
+use tidegate_bus::{Batch, Bus, BusError, Membership, Message, ReadFrom, Reader, Record, Topic};
+use tidegate_detect::Rules;
 use tidegate_domain::AccountState;
 use tidegate_proto::state_to_proto;
 use tidegate_runtime::Health;
@@ -25,6 +26,8 @@ const REBUILD_MS: i64 = 25 * 60 * 60 * 1000;
 const RETRY_MS: (u64, u64) = (50, 5_000);
 /// How often lag and sizes are measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a wanted partition that was lost, or could not be had, is taken over again.
+const REGAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Name of this service in readiness reports.
 pub(crate) const PART: &str = "stream";
 
@@ -38,124 +41,130 @@ pub(crate) struct Worker {
     pub health: Health,
     pub clock: Clock,
     pub partitions: BTreeMap<u32, Owned>,
-}
-
-/// A partition that this worker owns.
-pub(crate) struct Owned {
-    core: Partition,
-    owner: Box<dyn Owner>,
-    /// Where to read on, in `events` and `commands`.
-    events_next: u64,
-    commands_next: u64,
-    /// Whether positions got on since the last commit.
-    moved: bool,
-    /// End of `events` when it was taken over: it is ready when it has read up to there.
-    ready_at: u64,
+    /// Says which partitions are to be owned; none: those of the configuration, taken over at the start.
+    pub membership: Option<Box<dyn Membership>>,
+    /// The partitions that are to be owned.
+    pub wanted: BTreeSet<u32>,
 }
 
 impl Worker {
-    /// Takes a partition over: fences whoever had it, reads its states, and finds where to read on.
-    pub async fn take_over(&mut self, number: u32) -> Result<(), StreamError> {
-        let doing = |source| StreamError::TakeOver { partition: number, source };
-        let mut owner = self.bus.own(&self.config.group, number).await.map_err(doing)?;
-        let committed = owner.committed(Topic::Events).await.map_err(doing)?;
-        let commands = owner.committed(Topic::Commands).await.map_err(doing)?;
-        let since_ms = (self.clock)().saturating_sub(REBUILD_MS);
-        let rebuild_from = self.bus.offset_for_time(Topic::Events, number, since_ms).await.map_err(doing)?;
-        let decided_to = committed.unwrap_or(rebuild_from);
-        let events_next = rebuild_from.min(decided_to);
-        let limits = EngineLimits { max_accounts: self.config.max_accounts, ..EngineLimits::default() };
-        let engine = Engine::new(self.files.statistics().clone(), self.rules.clone(), limits)
-            .map_err(|source| StreamError::Engine { source })?;
-        let mut core = Partition::new(number, engine, decided_to);
-        let states = self.read_states(number, &mut core).await.map_err(doing)?;
-        let end = self.bus.bounds(Topic::Events, number).await.map_err(doing)?.next;
-        tracing::info!(
-            partition = number,
-            states,
-            rebuild_from = events_next,
-            decided_to,
-            end,
-            "took the partition over"
-        );
-        let owned =
-            Owned { core, owner, events_next, commands_next: commands.unwrap_or(0), moved: false, ready_at: end };
-        self.partitions.insert(number, owned);
-        Ok(())
-    }
-
-    async fn read_states(&self, number: u32, core: &mut Partition) -> Result<usize, BusError> {
-        let bounds = self.bus.bounds(Topic::Accounts, number).await?;
-        let mut at = ReadFrom { topic: Topic::Accounts, partition: number, offset: bounds.first };
-        let mut reader = self.bus.read(&[at]).await?;
-        let mut states = 0;
-        while at.offset < bounds.next {
-            let batch = reader.next(Duration::from_millis(500)).await?;
-            for record in &batch.records {
-                match core.load_state(record) {
-                    Ok(()) => states += 1,
-                    Err(error) => {
-                        self.metrics.damaged.inc();
-                        tracing::warn!(partition = number, offset = record.offset, error = %error.to_line(), "left out a record that is no state");
-                    }
-                }
-            }
-            if let Some(next) = batch.next.last() {
-                at.offset = next.offset;
+    /// Takes partitions over that are wanted and not owned, all at the same time. A failure is of one that cannot be
+    /// had now; the others are.
+    pub async fn take_over_wanted(&mut self) -> Result<(), StreamError> {
+        let missing = self.wanted.iter().copied().filter(|number| !self.partitions.contains_key(number));
+        let task = TakeOver {
+            bus: self.bus.as_ref(),
+            config: &self.config,
+            statistics: self.files.statistics(),
+            rules: &self.rules,
+            metrics: &self.metrics,
+            since_ms: (self.clock)().saturating_sub(REBUILD_MS),
+        };
+        let mut result = Ok(());
+        for (number, owned) in task.all(missing).await {
+            match owned {
+                Ok(owned) => drop(self.partitions.insert(number, owned)),
+                Err(error) => result = Err(error),
             }
         }
-        Ok(states)
+        result
     }
 
-    /// Works until `shutdown`, or until all partitions went to other owners.
+    /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
-        self.announce(&[]).await;
-        let mut reader: Option<Box<dyn Reader>> = None;
-        let mut retry_ms = RETRY_MS.0;
-        let wait = Duration::from_millis(self.config.commit_interval_ms);
-        let mut due = Due::new(&self.config);
-        while !self.partitions.is_empty() {
-            let source = match &mut reader {
-                Some(source) => source,
-                None => match self.bus.read(&self.positions()).await {
-                    Ok(opened) => reader.insert(opened),
-                    Err(error) => {
-                        self.fault("reading", &error, &mut retry_ms, &shutdown).await;
-                        if shutdown.is_cancelled() {
-                            break;
-                        }
-                        continue;
-                    }
-                },
-            };
-            let batch = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                batch = source.next(wait) => batch,
-            };
-            match batch {
-                Ok(batch) => {
-                    retry_ms = RETRY_MS.0;
-                    self.metrics.damaged.inc_by(batch.damaged);
-                    if self.take(batch.records, &batch.next, &shutdown).await? {
-                        // A partition went to another owner: read on without it.
-                        reader = None;
-                    }
-                }
-                Err(error) => {
-                    reader = None;
-                    self.fault("reading", &error, &mut retry_ms, &shutdown).await;
-                }
-            }
-            self.when_due(&mut due, &shutdown).await?;
-        }
+        let result = self.work(&shutdown).await;
+        // Not needed to be right, only to start faster next time.
         for (_, mut owned) in std::mem::take(&mut self.partitions) {
-            // Not needed to be right, only to start faster next time.
             if owned.moved && owned.owner.commit(Vec::new(), owned.positions()).await.is_err() {
                 self.metrics.commit_failures.inc();
             }
         }
-        if shutdown.is_cancelled() { Ok(()) } else { Err(StreamError::AllFenced) }
+        result
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), StreamError> {
+        self.announce(&[]).await;
+        let mut membership = self.membership.take();
+        let mut reader: Option<Box<dyn Reader>> = None;
+        let mut retry_ms = RETRY_MS.0;
+        let wait = Duration::from_millis(self.config.commit_interval_ms);
+        let mut due = Due::new(&self.config);
+        loop {
+            if membership.is_none() && self.partitions.is_empty() {
+                return Err(StreamError::AllFenced);
+            }
+            if reader.is_none() && !self.partitions.is_empty() {
+                match self.bus.read(&self.positions()).await {
+                    Ok(opened) => reader = Some(opened),
+                    Err(error) => self.fault("reading", &error, &mut retry_ms, shutdown).await,
+                }
+            }
+            let next = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                wanted = assignment(&mut membership) => Next::Wanted(wanted),
+                batch = read(&mut reader, wait) => Next::Batch(batch),
+            };
+            match next {
+                Next::Wanted(Ok(wanted)) => {
+                    self.share(wanted).await?;
+                    reader = None;
+                }
+                Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
+                Next::Batch(Ok(batch)) => {
+                    retry_ms = RETRY_MS.0;
+                    self.metrics.damaged.inc_by(batch.damaged);
+                    if self.take(batch.records, &batch.next, shutdown).await? {
+                        // A partition went to another owner: read on without it.
+                        reader = None;
+                    }
+                }
+                Next::Batch(Err(error)) => {
+                    reader = None;
+                    self.fault("reading", &error, &mut retry_ms, shutdown).await;
+                }
+            }
+            if self.when_due(&mut due, membership.is_some(), shutdown).await? {
+                reader = None;
+            }
+        }
+    }
+
+    /// Other partitions are to be owned from now on: lets those go that are not among them, and takes the new ones over.
+    async fn share(&mut self, wanted: BTreeSet<u32>) -> Result<(), StreamError> {
+        tracing::info!(partitions = ?wanted, "these partitions are this worker's now");
+        let gone: Vec<u32> = self.partitions.keys().copied().filter(|number| !wanted.contains(number)).collect();
+        for number in gone {
+            if let Some(mut owned) = self.partitions.remove(&number)
+                && owned.moved
+                && owned.owner.commit(Vec::new(), owned.positions()).await.is_err()
+            {
+                // Its next owner has fenced it already, and reads a little more.
+                self.metrics.commit_failures.inc();
+            }
+            self.metrics.forget(number);
+        }
+        self.wanted = wanted;
+        self.take_over_missing().await?;
+        self.announce(&[]).await;
+        Ok(())
+    }
+
+    /// Takes over what is wanted and not owned; what cannot be had now is tried again.
+    async fn take_over_missing(&mut self) -> Result<(), StreamError> {
+        match self.take_over_wanted().await {
+            Err(StreamError::TakeOver { partition, source }) => {
+                let error = chain(&source);
+                tracing::warn!(partition, error, "the partition could not be taken over; trying again");
+                self.health.not_ready(PART, format!("partition {partition} could not be taken over: {error}"));
+                Ok(())
+            }
+            Err(other) => Err(other),
+            Ok(()) => {
+                self.report_readiness();
+                Ok(())
+            }
+        }
     }
 
     fn positions(&self) -> Vec<ReadFrom> {
@@ -256,8 +265,19 @@ impl Worker {
         }
     }
 
-    async fn when_due(&mut self, due: &mut Due, shutdown: &CancellationToken) -> Result<(), StreamError> {
+    /// What is done now and then. Gives whether partitions came or went.
+    async fn when_due(
+        &mut self,
+        due: &mut Due,
+        shares: bool,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, StreamError> {
         let now = Instant::now();
+        let mut changed = false;
+        if shares && due.regain.is_due(now) && self.partitions.len() < self.wanted.len() {
+            self.take_over_missing().await?;
+            changed = true;
+        }
         if due.tick.is_due(now) {
             let now_ms = (self.clock)();
             let numbers: Vec<u32> = self.partitions.keys().copied().collect();
@@ -266,7 +286,7 @@ impl Worker {
                 let output = owned.core.tick(now_ms);
                 self.metrics.count(&output);
                 if owned.moved || !output.states.is_empty() {
-                    self.commit(number, &output, shutdown).await?;
+                    changed |= !self.commit(number, &output, shutdown).await?;
                 }
             }
         }
@@ -282,7 +302,7 @@ impl Worker {
                 }
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn reload(&mut self) -> Result<(), StreamError> {
@@ -329,6 +349,7 @@ impl Worker {
     }
 
     fn report_readiness(&self) {
+        self.metrics.owned.set(self.partitions.len().try_into().unwrap_or(i64::MAX));
         let behind: u64 = self.partitions.values().map(|owned| owned.ready_at.saturating_sub(owned.events_next)).sum();
         if behind == 0 {
             self.health.ready(PART);
@@ -350,14 +371,34 @@ impl Worker {
     }
 }
 
-impl Owned {
-    fn positions(&self) -> Vec<(Topic, u64)> {
-        vec![(Topic::Events, self.events_next), (Topic::Commands, self.commands_next)]
+/// What a worker waits for.
+enum Next {
+    Wanted(Result<BTreeSet<u32>, BusError>),
+    Batch(Result<Batch, BusError>),
+}
+
+/// The next change of the partitions that are to be owned; never, where they are configured.
+async fn assignment(membership: &mut Option<Box<dyn Membership>>) -> Result<BTreeSet<u32>, BusError> {
+    match membership {
+        Some(membership) => membership.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next batch; without a reader an empty one when `wait` has passed.
+async fn read(reader: &mut Option<Box<dyn Reader>>, wait: Duration) -> Result<Batch, BusError> {
+    match reader {
+        Some(reader) => reader.next(wait).await,
+        None => {
+            tokio::time::sleep(wait).await;
+            Ok(Batch::default())
+        }
     }
 }
 
 /// What is done now and then.
 struct Due {
+    regain: Every,
     tick: Every,
     reload: Every,
     measure: Every,
@@ -372,6 +413,7 @@ impl Due {
     fn new(config: &StreamConfig) -> Self {
         let every = |interval| Every { interval, last: Instant::now() };
         Self {
+            regain: every(REGAIN_INTERVAL),
             tick: every(Duration::from_millis(config.commit_interval_ms)),
             reload: every(Duration::from_millis(config.reload_interval_ms)),
             measure: every(MEASURE_INTERVAL),

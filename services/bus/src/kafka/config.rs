@@ -149,6 +149,23 @@ impl KafkaConfig {
         client
     }
 
+    /// For a member of a group that shares partitions. A killed worker's partitions go to others when its session has
+    /// expired: as soon as brokers allow by default, 6 s.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut client = self.client();
+        client
+            .set("group.id", format!("{}-members", self.group_id(group)))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "latest");
+        // With `group.protocol = consumer` (KIP-848) brokers choose strategy and times, and refuse to be told.
+        if self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+            set_default(&mut client, self, "partition.assignment.strategy", "cooperative-sticky");
+            set_default(&mut client, self, "session.timeout.ms", "6000");
+            set_default(&mut client, self, "heartbeat.interval.ms", "1000");
+        }
+        client
+    }
+
     /// For reading partitions that are assigned by hand. Small waits, since a fetch must not hold up a lock.
     pub(super) fn reader(&self) -> ClientConfig {
         let mut client = self.consumer();
