@@ -1,7 +1,7 @@
 //! The main job from beginning to end: an account is hijacked, locked at every edge, and unlocked for good, while
 //! everybody else's mail flows. It is the same on Kafka and on the embedded log.
 
-use crate::installation::{Edge, Server, TIMEOUT};
+use crate::installation::{Edge, TIMEOUT};
 use crate::mail::{PASSWORD, People, THIEF, send_spam, users};
 use anyhow::{Result, ensure};
 use serde_json::Value;

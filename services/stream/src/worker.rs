@@ -387,13 +387,11 @@ async fn assignment(membership: &mut Option<Box<dyn Membership>>) -> Result<BTre
 
 /// The next batch; without a reader an empty one when `wait` has passed.
 async fn read(reader: &mut Option<Box<dyn Reader>>, wait: Duration) -> Result<Batch, BusError> {
-    match reader {
-        Some(reader) => reader.next(wait).await,
-        None => {
-            tokio::time::sleep(wait).await;
-            Ok(Batch::default())
-        }
-    }
+    let Some(reader) = reader else {
+        tokio::time::sleep(wait).await;
+        return Ok(Batch::default());
+    };
+    reader.next(wait).await
 }
 
 /// What is done now and then.
