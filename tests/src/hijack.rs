@@ -15,8 +15,8 @@ use xtask::wait::wait_until;
 
 /// The address that even a locked account may write to, at the third site.
 pub const ADMIN: &str = "abuse@example.test";
-/// How many people send beside the thief.
-const PEOPLE: usize = 6;
+/// How many people send beside the thief in [`play`].
+pub const PEOPLE: usize = 6;
 /// A thief's pace: 50 messages a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -32,11 +32,12 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// Starts them in `dir`; `first_edge` are further lines of the first edge's configuration.
+    /// Starts them in `dir`, with so many people's accounts beside the thief's; `first_edge` are further lines of the
+    /// first edge's configuration.
     ///
     /// # Errors
     /// When one of them does not start.
-    pub fn start(dir: &Path, control: SocketAddr, first_edge: &str) -> Result<Self> {
+    pub fn start(dir: &Path, control: SocketAddr, first_edge: &str, people: usize) -> Result<Self> {
         let admin = format!("admin_addresses = [\"{ADMIN}\"]");
         let sink = Sink::start()?;
         let (mut edges, mut postfixes) = (Vec::new(), Vec::new());
@@ -44,7 +45,7 @@ impl Sites {
             let edge = Edge::start(dir, name, control, more)?;
             let options = PostfixOptions {
                 milters: vec![edge.milter()],
-                users: users(PEOPLE),
+                users: users(people),
                 ..PostfixOptions::relaying_to(sink.address())
             };
             postfixes.push(PostfixRig::start(&dir.join(format!("postfix-{name}")), &options)?);

@@ -8,6 +8,7 @@ pub mod command;
 pub mod hijack;
 pub mod http;
 pub mod installation;
+pub mod ledger;
 pub mod mail;
 pub mod metrics;
 pub mod process;

@@ -13,7 +13,7 @@ fn the_same_in_one_process_and_locks_survive_a_kill_of_everything() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), "server", "serve", &Log::Embedded, BURST_RULES).unwrap();
     let control = server.control;
-    let mut sites = Sites::start(dir.path(), control, "").unwrap();
+    let mut sites = Sites::start(dir.path(), control, "", hijack::PEOPLE).unwrap();
     let server = RefCell::new(server);
     let mut kill_worker = || {
         let mut server = server.borrow_mut();

@@ -18,7 +18,7 @@ fn a_hijacked_account_is_locked_everywhere_and_unlocked_for_good() {
     // The first edge publishes straight to Kafka, the others through control.
     let straight =
         format!("publish = {{ kind = \"kafka\", kafka = {{ bootstrap_servers = \"{brokers}\", partitions = 4 }} }}");
-    let sites = Sites::start(dir.path(), control.control, &straight).unwrap();
+    let sites = Sites::start(dir.path(), control.control, &straight, hijack::PEOPLE).unwrap();
     let mut kill_worker = || {
         let mut stream = stream.borrow_mut();
         stream.process.kill();

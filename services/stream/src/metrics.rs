@@ -116,6 +116,7 @@ impl Metrics {
         let counts = output.counts;
         for (result, count) in [
             ("counted", counts.events),
+            ("rebuilt", counts.rebuilt),
             ("duplicate", counts.duplicates),
             ("void", counts.void),
             ("unused", counts.unused),

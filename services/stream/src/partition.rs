@@ -49,8 +49,10 @@ pub struct Output {
 /// What happened to the records of an input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Events that went into the windows.
+    /// Events that went into the windows and were decided upon.
     pub events: u64,
+    /// Events that had been decided upon in an earlier life, and went into the windows again.
+    pub rebuilt: u64,
     /// Events that were seen before.
     pub duplicates: u64,
     /// Events that a clean slate made void.
@@ -221,8 +223,8 @@ impl Partition {
             counts.void += 1;
             return;
         }
-        counts.events += 1;
         let decides = record.offset >= self.decided_to;
+        *(if decides { &mut counts.events } else { &mut counts.rebuilt }) += 1;
         self.builder.push(&event.account, record.offset, at_ms, submission, decides);
     }
 
@@ -302,6 +304,7 @@ impl Output {
 impl Counts {
     fn add(&mut self, other: Self) {
         self.events += other.events;
+        self.rebuilt += other.rebuilt;
         self.duplicates += other.duplicates;
         self.void += other.void;
         self.unused += other.unused;
