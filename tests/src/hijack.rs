@@ -46,6 +46,8 @@ impl Sites {
             let options = PostfixOptions {
                 milters: vec![edge.milter()],
                 users: users(people),
+                // Short ones are used again within seconds.
+                more: vec!["enable_long_queue_ids = yes".to_owned()],
                 ..PostfixOptions::relaying_to(sink.address())
             };
             postfixes.push(PostfixRig::start(&dir.join(format!("postfix-{name}")), &options)?);

@@ -14,6 +14,15 @@ use xtask::smtp::{Outcome, SmtpClient};
 #[derive(Debug, Default)]
 pub struct Ledger(BTreeMap<usize, BTreeSet<String>>);
 
+/// What a message is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Letters differ in size and go to a friend.
+    Letter,
+    /// Spam is of one size and goes to many domains.
+    Spam,
+}
+
 /// What is in the topic `events`.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -28,10 +37,13 @@ impl Ledger {
     ///
     /// # Errors
     /// When the session breaks, or a queue id comes twice.
-    pub fn send(&mut self, sites: &Sites, site: usize, account: &str, number: usize) -> Result<Outcome> {
+    pub fn send(&mut self, sites: &Sites, site: usize, account: &str, number: usize, kind: Kind) -> Result<Outcome> {
         let mut client = SmtpClient::login(sites.postfixes[site].address(), account, PASSWORD)?;
-        let recipient = format!("someone{number}@domain{}.example", number % 60);
-        let text = format!("Subject: Note {number:06}\n\nYour note {number:06} is here.\n");
+        let (recipient, length) = match kind {
+            Kind::Letter => ("friend@elsewhere.test".to_owned(), 1 + number * 7 % 90),
+            Kind::Spam => (format!("victim{number}@domain{}.example", number % 60), 1),
+        };
+        let text = format!("Subject: Note {number:06}\n\n{}\n", "Your note is here. ".repeat(length));
         let outcome = client.send(account, &[&recipient], &text)?;
         if let Some((_, id)) = outcome.reply.text.split_once("queued as ").filter(|_| outcome.is_accepted()) {
             let is_new = self.0.entry(site).or_default().insert(id.trim().to_owned());

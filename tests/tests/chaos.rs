@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tidegate_bus::{BusConfig, EmbeddedConfig, KafkaConfig};
 use tidegate_tests::hijack::Sites;
 use tidegate_tests::installation::{Log, Server, TIMEOUT};
-use tidegate_tests::ledger::{Ledger, read_events};
+use tidegate_tests::ledger::{Kind, Ledger, read_events};
 use tidegate_tests::mail::{BURST_RULES, person};
 use xtask::kafka::KafkaRig;
 use xtask::wait::wait_until;
@@ -106,9 +106,9 @@ impl Lab {
         }
     }
 
-    fn send(&mut self, site: usize, account: &str) -> bool {
+    fn send(&mut self, site: usize, account: &str, kind: Kind) -> bool {
         self.sent += 1;
-        self.ledger.send(&self.sites, site, account, self.sent).unwrap().is_accepted()
+        self.ledger.send(&self.sites, site, account, self.sent, kind).unwrap().is_accepted()
     }
 
     /// People send, then an account is hijacked; in between the victim is killed and brought back.
@@ -127,12 +127,13 @@ impl Lab {
             }
             if step < CALM {
                 let account = person(self.below(PEOPLE));
-                assert!(self.send(step % 3, &account), "{account} was refused");
+                assert!(self.send(step % 3, &account, Kind::Letter), "{account} was refused");
             } else if !is_stopped {
-                is_stopped = !self.send(round % 3, &thief);
+                is_stopped = !self.send(round % 3, &thief, Kind::Spam);
                 if step > CALM + MAX_BURST {
                     // All that is needed was sent; what is away may take a while to be back.
-                    wait_until(&format!("{thief} to be locked"), TIMEOUT, || !self.send(round % 3, &thief)).unwrap();
+                    wait_until(&format!("{thief} to be locked"), TIMEOUT, || !self.send(round % 3, &thief, Kind::Spam))
+                        .unwrap();
                     is_stopped = true;
                 }
             } else if step > back_at {

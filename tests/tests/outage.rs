@@ -6,7 +6,7 @@ use serde_json::Value;
 use tidegate_bus::{BusConfig, KafkaConfig};
 use tidegate_tests::hijack::Sites;
 use tidegate_tests::installation::{Log, Server, TIMEOUT};
-use tidegate_tests::ledger::{Ledger, read_events};
+use tidegate_tests::ledger::{Kind, Ledger, read_events};
 use tidegate_tests::mail::{BURST_RULES, THIEF, person};
 use xtask::kafka::KafkaRig;
 use xtask::wait::wait_until;
@@ -35,10 +35,10 @@ fn what_happens_while_kafka_and_control_are_away_counts_once_and_is_judged() {
     control.admin(&lock).unwrap().succeeded().unwrap();
     for site in 0..3 {
         wait_until("the known lock to be in force", TIMEOUT, || {
-            !ledger.send(&sites, site, &person(KNOWN), 0).unwrap().is_accepted()
+            !ledger.send(&sites, site, &person(KNOWN), 0, Kind::Letter).unwrap().is_accepted()
         })
         .unwrap();
-        assert!(ledger.send(&sites, site, &person(site), site).unwrap().is_accepted());
+        assert!(ledger.send(&sites, site, &person(site), site, Kind::Letter).unwrap().is_accepted());
     }
     let before = ledger.count() as f64;
     wait_until("what was sent before to be counted", TIMEOUT, || stream.counted("counted").unwrap() >= before).unwrap();
@@ -47,11 +47,14 @@ fn what_happens_while_kafka_and_control_are_away_counts_once_and_is_judged() {
     control.process.kill();
     for number in 0..MEANWHILE {
         // Half of it is the thief's, at one site.
-        let (site, account) = if number % 2 == 0 { (0, THIEF.to_owned()) } else { (number % 3, person(number % 4)) };
-        let outcome = ledger.send(&sites, site, &account, 100 + number).unwrap();
+        let (site, account, kind) = match number % 2 {
+            0 => (0, THIEF.to_owned(), Kind::Spam),
+            _ => (number % 3, person(number % 4), Kind::Letter),
+        };
+        let outcome = ledger.send(&sites, site, &account, 100 + number, kind).unwrap();
         assert!(outcome.is_accepted(), "{account} at site {site}: {outcome:?}");
         if number % 20 == 0 {
-            let outcome = ledger.send(&sites, number % 3, &person(KNOWN), 0).unwrap();
+            let outcome = ledger.send(&sites, number % 3, &person(KNOWN), 0, Kind::Letter).unwrap();
             assert!(!outcome.is_accepted(), "known locks hold");
         }
     }
@@ -65,7 +68,7 @@ fn what_happens_while_kafka_and_control_are_away_counts_once_and_is_judged() {
     control.process.wait_until_ready(TIMEOUT).unwrap();
     for site in 0..3 {
         wait_until("the thief to be refused", TIMEOUT, || {
-            !ledger.send(&sites, site, THIEF, 9_000).unwrap().is_accepted()
+            !ledger.send(&sites, site, THIEF, 9_000, Kind::Spam).unwrap().is_accepted()
         })
         .unwrap();
     }

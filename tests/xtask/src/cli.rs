@@ -58,6 +58,15 @@ impl Arguments {
         self.value(name)?.map(parse).transpose()
     }
 
+    /// The value of an option that is a whole number.
+    ///
+    /// # Errors
+    /// When its value is missing or no such number.
+    pub fn number(&mut self, name: &str) -> Result<Option<u64>> {
+        let parse = |text: String| text.parse().map_err(|_| Error::new(format!("{name} {text}: not a whole number")));
+        self.value(name)?.map(parse).transpose()
+    }
+
     /// Everything else, for another program.
     pub fn rest(self) -> Vec<String> {
         self.0
@@ -97,6 +106,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         assert!(arguments("--port").port("--port").unwrap_err().to_string().contains("--port needs a value"));
         assert!(arguments("--port 0").port("--port").unwrap_err().to_string().contains("from 1 to 65535"));
+        assert!(arguments("--seed x").number("--seed").unwrap_err().to_string().contains("not a whole number"));
         assert!(arguments("--prot 1").finish().unwrap_err().to_string().contains("--prot"));
     }
 }

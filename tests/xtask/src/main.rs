@@ -19,6 +19,8 @@ Usage: cargo xtask COMMAND
 
   demo [ARGUMENT...]       the demonstration; arguments go to `tidegate demo` (--json, --stay, --help)
   test [ARGUMENT...]       format check, build and all tests; arguments go to `cargo test` (a name, -p CRATE)
+  chaos [--minutes N] [--seed N]
+                           kills processes at random moments for so long on each kind of log (1), and asks an oracle
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
   setup [--for PURPOSE]    installs what is missing for: demo, test (default), kafka, postfix, lint
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let result = match arguments.word().as_deref() {
         Some("demo") => pipeline::demo(arguments.rest(), &progress),
         Some("test") => pipeline::test(arguments.rest(), &progress),
+        Some("chaos") => chaos(arguments, &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
         Some("setup") => set_up(arguments, &progress),
         Some("kafka") => developer::kafka(arguments, &progress),
@@ -62,6 +65,13 @@ fn main() -> ExitCode {
 fn help() -> ExitCode {
     println!("{HELP}");
     ExitCode::SUCCESS
+}
+
+fn chaos(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let minutes = arguments.number("--minutes")?.unwrap_or(1);
+    let seed = arguments.number("--seed")?;
+    arguments.finish()?;
+    pipeline::chaos(minutes, seed, progress)
 }
 
 fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {

@@ -13,6 +13,9 @@ use xtask::tools;
 /// The two programs, built with the features that the tests' build has too, so that both share all their products.
 const BUILD_BINARIES: [&str; 5] = ["build", "-p", "tidegate", "-p", "tidegate-edge"];
 
+/// Programs and tests in one build: two could choose other features for a dependency, and build it twice.
+const BUILD_ALL: [&str; 4] = ["build", "--workspace", "--bins", "--tests"];
+
 /// Builds the two programs, and becomes `tidegate demo`.
 pub fn demo(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     setup::install_missing(Purpose::Demo, progress)?;
@@ -38,8 +41,7 @@ pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     let (build, test) = if arguments.iter().any(is_selection) {
         (&BUILD_BINARIES[..], &["test", "--no-fail-fast"][..])
     } else {
-        // Programs and tests in one build: two could choose other features for a dependency, and build it twice.
-        (&["build", "--workspace", "--bins", "--tests"][..], &["test", "--no-fail-fast", "--workspace"][..])
+        (&BUILD_ALL[..], &["test", "--no-fail-fast", "--workspace"][..])
     };
     if let Some(failed) = failure(&mut cargo(build))? {
         return Ok(failed);
@@ -49,6 +51,23 @@ pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     progress.step("running the tests");
     let failed = failure(cargo(test).args(arguments).env("TIDEGATE_PROGRAMS", target_dir().join("debug")))?;
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Runs the chaos tests for so many minutes on each kind of log, and shows what they say.
+pub fn chaos(minutes: u64, seed: Option<u64>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Test, progress)?;
+    setup::fetch_parts(Purpose::Test)?;
+    progress.step("building (some minutes the first time)");
+    if let Some(failed) = failure(&mut cargo(&BUILD_ALL))? {
+        return Ok(failed);
+    }
+    progress.step(&format!("killing processes for {minutes} min on the embedded log, then on Kafka"));
+    let mut test = cargo(&["test", "--workspace", "--test", "chaos", "--", "--nocapture", "--test-threads", "1"]);
+    test.env("TIDEGATE_PROGRAMS", target_dir().join("debug")).env("TIDEGATE_CHAOS_MINUTES", minutes.to_string());
+    if let Some(seed) = seed {
+        test.env("TIDEGATE_CHAOS_SEED", seed.to_string());
+    }
+    Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
 }
 
 /// What no compiler run of the tests needs, but every change should pass.
@@ -74,7 +93,7 @@ pub fn lint(progress: &Progress) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     progress.step("cargo-deny: licences, advisories and sources of the dependencies");
-    Ok(failure(&mut cargo(&["deny", "check"]))?.unwrap_or(ExitCode::SUCCESS))
+    Ok(failure(&mut cargo(&["deny", "--config", ".deny.toml", "check"]))?.unwrap_or(ExitCode::SUCCESS))
 }
 
 fn check_format(progress: &Progress) -> Result<Option<ExitCode>> {
