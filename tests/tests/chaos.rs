@@ -179,15 +179,12 @@ impl Lab {
             self.ledger.forget(site);
         }
         let expected = self.ledger.count();
-        let log = match &self.kafka {
-            Some(kafka) => {
-                let bootstrap_servers = kafka.bootstrap();
-                BusConfig::Kafka(KafkaConfig { bootstrap_servers, partitions: 4, ..KafkaConfig::default() })
-            }
-            None => {
-                let directory = self.dir.path().join("serve/log");
-                BusConfig::Embedded(EmbeddedConfig { directory, ..EmbeddedConfig::default() })
-            }
+        let log = if let Some(kafka) = &self.kafka {
+            let bootstrap_servers = kafka.bootstrap();
+            BusConfig::Kafka(KafkaConfig { bootstrap_servers, partitions: 4, ..KafkaConfig::default() })
+        } else {
+            let directory = self.dir.path().join("serve/log");
+            BusConfig::Embedded(EmbeddedConfig { directory, ..EmbeddedConfig::default() })
         };
         let worker = self.servers.last_mut().unwrap();
         worker.process.kill();
