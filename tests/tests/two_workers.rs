@@ -15,6 +15,8 @@ use xtask::wait::wait_until;
 
 /// Accounts that are hijacked in each round: enough to be in all partitions.
 const ROUND: usize = 8;
+/// A group in which a killed member is missed soon.
+const CLASSIC: &str = "\"session.timeout.ms\" = \"3000\"\n\"heartbeat.interval.ms\" = \"500\"";
 
 struct Lab {
     control: Server,
@@ -119,10 +121,30 @@ fn partitions_change_hands(properties: &str) {
 
 #[test]
 fn in_a_classic_group() {
-    partitions_change_hands("\"session.timeout.ms\" = \"3000\"\n\"heartbeat.interval.ms\" = \"500\"");
+    partitions_change_hands(CLASSIC);
 }
 
 #[test]
 fn in_a_group_that_the_brokers_manage() {
     partitions_change_hands("\"group.protocol\" = \"consumer\"");
+}
+
+#[test]
+fn one_more_than_there_are_partitions_stands_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
+    let properties = CLASSIC.to_owned();
+    let log = Log::Kafka { bootstrap_servers: kafka.bootstrap(), properties };
+    let start = |number: usize| Server::start(dir.path(), &format!("worker{number}"), "stream", &log, BURST_RULES);
+    let mut workers: Vec<Server> = (0..5).map(|number| start(number).unwrap()).collect();
+    let owned = |worker: &Server| worker.process.metric("tidegate_stream_partitions_owned", &[]).unwrap_or(-1.0) as i64;
+    let shares = |workers: &[Server]| {
+        let mut shares: Vec<i64> = workers.iter().map(owned).collect();
+        shares.sort_unstable();
+        shares
+    };
+    wait_until("each to have one, but the last", TIMEOUT, || shares(&workers) == [0, 1, 1, 1, 1]).unwrap();
+    let busy = workers.iter().position(|worker| owned(worker) == 1).unwrap();
+    workers.remove(busy).process.kill();
+    wait_until("the one that stands by to take over", TIMEOUT, || shares(&workers) == [1, 1, 1, 1]).unwrap();
 }

@@ -77,8 +77,8 @@ pub trait Bus: Send + Sync + 'static {
 /// A place among the processes that share partitions. Dropping it leaves, and its partitions go to the others.
 #[async_trait]
 pub trait Membership: Send {
-    /// Waits until other partitions are this process's than were told last (none at first), and gives all of them. It
-    /// may be dropped while it waits. It is a wish, not a fence: who owned a partition before may not know yet, and
+    /// Waits until it is decided which partitions are this process's, or other ones are than were told last, and gives
+    /// all of them: perhaps none. It may be dropped while it waits. It is a wish, not a fence: who owned a partition before may not know yet, and
     /// [`Bus::own`] keeps it from writing.
     ///
     /// # Errors

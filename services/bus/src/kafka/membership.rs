@@ -5,8 +5,10 @@ use super::context::Context;
 use super::shared::{Shared, failed};
 use crate::{BusError, Membership, Topic};
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +25,36 @@ pub(crate) struct KafkaMembership {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Notes when the group has decided, also when it gave nothing.
+struct MemberContext {
+    inner: Context,
+    decided: AtomicBool,
+}
+
+impl ClientContext for MemberContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.inner.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.inner.error(error, reason);
+    }
+}
+
+impl ConsumerContext for MemberContext {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Assign(_)) {
+            self.decided.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl KafkaMembership {
     /// Joins; a thread keeps the membership alive.
     pub(crate) fn join(shared: &Arc<Shared>, group: &str) -> Result<Self, BusError> {
         let doing = || format!("joining the group {group}");
-        let made: KafkaResult<BaseConsumer<Context>> =
-            shared.config.member(group).create_with_context(shared.context());
+        let context = MemberContext { inner: shared.context(), decided: AtomicBool::new(false) };
+        let made: KafkaResult<BaseConsumer<MemberContext>> = shared.config.member(group).create_with_context(context);
         let consumer = made.map_err(|source| failed(doing(), source))?;
         consumer.subscribe(&[shared.name(Topic::Events)]).map_err(|source| failed(doing(), source))?;
         let (tell, assigned) = watch::channel(BTreeSet::new());
@@ -43,13 +69,16 @@ impl KafkaMembership {
     }
 }
 
-fn be_a_member(consumer: &BaseConsumer<Context>, tell: &watch::Sender<BTreeSet<u32>>, leaving: &AtomicBool) {
+fn be_a_member(consumer: &BaseConsumer<MemberContext>, tell: &watch::Sender<BTreeSet<u32>>, leaving: &AtomicBool) {
+    let mut told = false;
     while !leaving.load(Ordering::Relaxed) {
         // Faults of the connection are logged by the context and pass; records are of no interest.
         drop(consumer.poll(POLL));
         let Ok(list) = consumer.assignment() else { continue };
         let now: BTreeSet<u32> = list.elements().iter().map(|element| element.partition().cast_unsigned()).collect();
-        if *tell.borrow() != now {
+        let is_first = !told && consumer.context().decided.load(Ordering::Relaxed);
+        if *tell.borrow() != now || is_first {
+            told = true;
             if let Err(error) = consumer.pause(&list) {
                 tracing::debug!(%error, "the group's partitions could not be paused; what they fetch is dropped");
             }
