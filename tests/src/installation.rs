@@ -107,6 +107,16 @@ impl Server {
         Ok(Self { process, control, config, rules: rules_file })
     }
 
+    /// Kills it, starts it again and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn kill_and_start_again(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process.start_again()?;
+        self.process.wait_until_ready(TIMEOUT)
+    }
+
     /// How many events its stream worker read that had this result, e.g. `counted`, `duplicate` or `void`.
     ///
     /// # Errors

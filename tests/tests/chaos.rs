@@ -190,8 +190,7 @@ impl Lab {
         worker.process.kill();
         let events = read_events(&log, expected).unwrap();
         assert_eq!(self.ledger.without_event(&events), []);
-        worker.process.start_again().unwrap();
-        worker.process.wait_until_ready(TIMEOUT).unwrap();
+        worker.kill_and_start_again().unwrap();
         let sum = |results: &[&str]| results.iter().map(|one| worker.counted(one).unwrap_or(0.0)).sum::<f64>() as usize;
         wait_until("all records to be read", TIMEOUT, || {
             sum(&["counted", "rebuilt", "void", "duplicate"]) >= events.records

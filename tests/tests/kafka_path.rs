@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use tidegate_tests::hijack::{self, Sites};
-use tidegate_tests::installation::{Log, Server, TIMEOUT};
+use tidegate_tests::installation::{Log, Server};
 use tidegate_tests::mail::BURST_RULES;
 use xtask::kafka::KafkaRig;
 
@@ -19,12 +19,7 @@ fn a_hijacked_account_is_locked_everywhere_and_unlocked_for_good() {
     let straight =
         format!("publish = {{ kind = \"kafka\", kafka = {{ bootstrap_servers = \"{brokers}\", partitions = 4 }} }}");
     let sites = Sites::start(dir.path(), control.control, &straight, hijack::PEOPLE).unwrap();
-    let mut kill_worker = || {
-        let mut stream = stream.borrow_mut();
-        stream.process.kill();
-        stream.process.start_again()?;
-        stream.process.wait_until_ready(TIMEOUT)
-    };
+    let mut kill_worker = || stream.borrow_mut().kill_and_start_again();
     let counted = |result: &str| stream.borrow().counted(result);
     hijack::play(&sites, control.control, &mut kill_worker, &counted).unwrap();
 }
