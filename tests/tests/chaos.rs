@@ -33,7 +33,6 @@ enum Victim {
 }
 
 struct Lab {
-    dir: TempDir,
     kafka: Option<KafkaRig>,
     /// Control comes first, the stream worker last; they may be one.
     servers: Vec<Server>,
@@ -45,6 +44,7 @@ struct Lab {
     lossy: [bool; 3],
     /// The oracle: who is locked, under which id.
     locked: BTreeMap<String, String>,
+    dir: TempDir,
 }
 
 impl Lab {
@@ -64,7 +64,6 @@ impl Lab {
         let seed = number_of("TIDEGATE_CHAOS_SEED").unwrap_or(since_1970.as_nanos() as u64);
         println!("TIDEGATE_CHAOS_SEED={seed}");
         Self {
-            dir,
             kafka,
             servers,
             sites,
@@ -73,6 +72,7 @@ impl Lab {
             ledger: Ledger::default(),
             lossy: [false; 3],
             locked: BTreeMap::new(),
+            dir,
         }
     }
 

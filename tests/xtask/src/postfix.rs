@@ -103,9 +103,10 @@ impl PostfixRig {
         write_configuration(&dir, port, options, &dovecot.auth_socket())?;
         make_certificate(&dir)?;
         postfix(&dir, "start")?;
-        // The master process leads a process group of its own, and its id is in the queue's pid file.
+        // The master process leads a process group of its own. Its id is read now: the folder may go before it ends.
         let pid_file = dir.join("queue/pid/master.pid");
-        let leash = Leash::with(&format!("kill -s KILL -- -$(tr -d ' ' < '{}')", pid_file.display()))?;
+        let pid = fs::read_to_string(&pid_file).context(|| format!("reading {}", pid_file.display()))?;
+        let leash = Leash::with(&format!("kill -s KILL -- -{}", pid.trim()))?;
         let rig = Self { dir, port, dovecot, leash: Some(leash) };
         wait_for("Postfix to take connections", START_TIMEOUT, || TcpStream::connect(rig.address()).ok())
             .map_err(|error| Error::new(format!("{error}\n{}", tail(&rig.log()))))?;
