@@ -116,7 +116,7 @@ pub fn burst(sites: &Sites, begin: usize) -> Result<(usize, Outcome)> {
 }
 
 /// Plays it all. `control` answers the administrator; `kill_worker` kills the stream worker with SIGKILL and starts it
-/// again; `metric` reads how many of its events had a result.
+/// again; `counted` reads how many of its events had a result.
 ///
 /// # Errors
 /// What did not go as it must.

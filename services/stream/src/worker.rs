@@ -51,7 +51,7 @@ impl Worker {
     /// Takes partitions over that are wanted and not owned, all at the same time. A failure is of one that cannot be
     /// had now; the others are.
     pub async fn take_over_wanted(&mut self) -> Result<(), StreamError> {
-        let missing = self.wanted.iter().copied().filter(|number| !self.partitions.contains_key(number));
+        let missing = self.missing();
         let task = TakeOver {
             bus: self.bus.as_ref(),
             config: &self.config,
@@ -61,7 +61,7 @@ impl Worker {
             since_ms: (self.clock)().saturating_sub(REBUILD_MS),
         };
         let mut result = Ok(());
-        for (number, owned) in task.all(missing).await {
+        for (number, owned) in task.all(missing.into_iter()).await {
             match owned {
                 Ok(owned) => drop(self.partitions.insert(number, owned)),
                 Err(error) => result = Err(error),
@@ -73,11 +73,8 @@ impl Worker {
     /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
         let result = self.work(&shutdown).await;
-        // Not needed to be right, only to start faster next time.
-        for (_, mut owned) in std::mem::take(&mut self.partitions) {
-            if owned.moved && owned.owner.commit(Vec::new(), owned.positions()).await.is_err() {
-                self.metrics.commit_failures.inc();
-            }
+        for number in self.partitions.keys().copied().collect::<Vec<_>>() {
+            self.let_go(number).await;
         }
         result
     }
@@ -96,7 +93,13 @@ impl Worker {
             if reader.is_none() && !self.partitions.is_empty() {
                 match self.bus.read(&self.positions()).await {
                     Ok(opened) => reader = Some(opened),
-                    Err(error) => self.fault("reading", &error, &mut retry_ms, shutdown).await,
+                    Err(error) => {
+                        self.fault("reading", &error, &mut retry_ms, shutdown).await;
+                        if shutdown.is_cancelled() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                 }
             }
             let next = tokio::select! {
@@ -135,19 +138,23 @@ impl Worker {
         tracing::info!(partitions = ?wanted, "these partitions are this worker's now");
         let gone: Vec<u32> = self.partitions.keys().copied().filter(|number| !wanted.contains(number)).collect();
         for number in gone {
-            if let Some(mut owned) = self.partitions.remove(&number)
-                && owned.moved
-                && owned.owner.commit(Vec::new(), owned.positions()).await.is_err()
-            {
-                // Its next owner has fenced it already, and reads a little more.
-                self.metrics.commit_failures.inc();
-            }
-            self.metrics.forget(number);
+            self.let_go(number).await;
         }
         self.wanted = wanted;
         self.take_over_missing().await?;
         self.announce(&[]).await;
         Ok(())
+    }
+
+    /// Gives a partition up. Its positions are not needed to be right, only for its next owner to start faster.
+    async fn let_go(&mut self, number: u32) {
+        if let Some(mut owned) = self.partitions.remove(&number)
+            && owned.moved
+            && owned.owner.commit(Vec::new(), owned.positions()).await.is_err()
+        {
+            self.metrics.commit_failures.inc();
+        }
+        self.metrics.forget(number);
     }
 
     /// Takes over what is wanted and not owned; what cannot be had now is tried again.
@@ -156,15 +163,16 @@ impl Worker {
             Err(StreamError::TakeOver { partition, source }) => {
                 let error = chain(&source);
                 tracing::warn!(partition, error, "the partition could not be taken over; trying again");
-                self.health.not_ready(PART, format!("partition {partition} could not be taken over: {error}"));
-                Ok(())
             }
-            Err(other) => Err(other),
-            Ok(()) => {
-                self.report_readiness();
-                Ok(())
-            }
+            other => other?,
         }
+        self.report_readiness();
+        Ok(())
+    }
+
+    /// Wanted partitions that are not owned.
+    fn missing(&self) -> Vec<u32> {
+        self.wanted.iter().copied().filter(|number| !self.partitions.contains_key(number)).collect()
     }
 
     fn positions(&self) -> Vec<ReadFrom> {
@@ -252,6 +260,7 @@ impl Worker {
                 Err(BusError::Fenced { .. }) => {
                     tracing::warn!(partition = number, "another worker owns the partition now");
                     self.partitions.remove(&number);
+                    self.metrics.forget(number);
                     return Ok(false);
                 }
                 Err(error) => {
@@ -350,11 +359,14 @@ impl Worker {
 
     fn report_readiness(&self) {
         self.metrics.owned.set(self.partitions.len().try_into().unwrap_or(i64::MAX));
+        let missing = self.missing();
         let behind: u64 = self.partitions.values().map(|owned| owned.ready_at.saturating_sub(owned.events_next)).sum();
-        if behind == 0 {
-            self.health.ready(PART);
-        } else {
+        if !missing.is_empty() {
+            self.health.not_ready(PART, format!("partitions {missing:?} are not taken over"));
+        } else if behind > 0 {
             self.health.not_ready(PART, format!("rebuilding windows: {behind} events to read"));
+        } else {
+            self.health.ready(PART);
         }
     }
 

@@ -136,6 +136,7 @@ impl Engine {
     /// Rules are evaluated once for each account and each 3 s pane that a deciding event of the batch fell into, as of
     /// the end of that pane, and, when all of an account's events were late, also as of its newest event. What holds
     /// depends on where batches are cut only within such a pane: of several events in it, the last one is named.
+    /// An account that is too far from every rule for any to hold is not looked at.
     ///
     /// # Errors
     /// When DataFusion fails; see [`EngineError`] for what has been done by then.

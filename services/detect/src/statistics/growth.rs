@@ -2,7 +2,8 @@
 //! most. So an account of which a rule wants ten more messages need not be looked at before it has sent ten.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
-use arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{DFSchema, ExprSchema, ScalarValue};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -83,14 +84,10 @@ impl Growth {
 }
 
 fn values(column: &ArrayRef) -> Vec<f64> {
-    let valid = |row: usize| column.is_valid(row);
-    if let Some(column) = column.as_primitive_opt::<Int64Type>() {
-        (0..column.len()).map(|row| if valid(row) { column.value(row) as f64 } else { 0.0 }).collect()
-    } else if let Some(column) = column.as_primitive_opt::<UInt64Type>() {
-        (0..column.len()).map(|row| if valid(row) { column.value(row) as f64 } else { 0.0 }).collect()
-    } else {
+    match cast(column, &DataType::Float64) {
+        Ok(numbers) => numbers.as_primitive::<Float64Type>().iter().map(Option::unwrap_or_default).collect(),
         // Not what was planned: everything may have been added.
-        vec![f64::INFINITY; column.len()]
+        Err(_) => vec![f64::INFINITY; column.len()],
     }
 }
 
