@@ -19,10 +19,10 @@ mod statistics;
 mod varint;
 mod window;
 
-pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats};
+pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats, LoadError, Loaded, Taken};
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
 pub use files::{Source, parse_files};
 pub use problem::{Position, Problem};
 pub use rules::{DEFAULT_RULES, Mode, RuleInfo, Rules};
-pub use statistics::{DEFAULT_STATISTICS, StatisticInfo, Statistics};
+pub use statistics::{AggregateState, DEFAULT_STATISTICS, StatisticInfo, Statistics};
 pub use window::{WINDOWS, Window};

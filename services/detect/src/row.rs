@@ -47,6 +47,22 @@ impl StateType {
             _ => None,
         }
     }
+
+    /// Its name where layouts are written down.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int => "int",
+            Self::UInt => "uint",
+            Self::Float => "float",
+            Self::Bool => "bool",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// The type of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Int, Self::UInt, Self::Float, Self::Bool, Self::Bytes].into_iter().find(|known| known.name() == name)
+    }
 }
 
 /// State columns, ready to be written as rows.
@@ -187,6 +203,46 @@ impl<'a> Decoder<'a> {
     pub fn finish(self) -> Vec<Option<ArrayRef>> {
         self.builders.into_iter().map(|builder| builder.map(Builder::finish)).collect()
     }
+}
+
+/// One value of a row, as it stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cell<'a> {
+    code: u8,
+    octets: &'a [u8],
+}
+
+impl Cell<'_> {
+    /// The octets of a value of type [`StateType::Bytes`] that is there and not empty.
+    pub fn octets(&self, of: StateType) -> Option<&[u8]> {
+        match Value::read(self.code, of, self.octets)?.0 {
+            Value::Bytes(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// The values of a row; none when it is not one of these types.
+pub(crate) fn cells<'a>(row: &'a [u8], types: &[StateType]) -> Option<Vec<Cell<'a>>> {
+    let (header, mut rest) = row.split_at_checked(types.len().div_ceil(4))?;
+    let mut cells = Vec::with_capacity(types.len());
+    for (position, of) in types.iter().enumerate() {
+        let code = header[position / 4] >> (2 * (position % 4)) & 3;
+        let (_, after) = Value::read(code, *of, rest)?;
+        cells.push(Cell { code, octets: &rest[..rest.len() - after.len()] });
+        rest = after;
+    }
+    rest.is_empty().then_some(cells)
+}
+
+/// The row of these values.
+pub(crate) fn join(cells: &[Cell]) -> Box<[u8]> {
+    let mut row = vec![0; cells.len().div_ceil(4)];
+    for (position, cell) in cells.iter().enumerate() {
+        row[position / 4] |= cell.code << (2 * (position % 4));
+        row.extend_from_slice(cell.octets);
+    }
+    row.into()
 }
 
 #[derive(Clone, Copy)]

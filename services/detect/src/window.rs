@@ -71,6 +71,12 @@ impl PaneKey {
         Self { start: slot, tier: 0 }
     }
 
+    /// The pane of a tier that begins at a slot, if there is one.
+    pub fn checked(start: u32, tier: u8) -> Option<Self> {
+        let length = TIER_SLOTS.get(usize::from(tier))?;
+        (start <= MAX_SLOT && start % length == 0).then_some(Self { start, tier })
+    }
+
     /// The slot after its last.
     pub fn end(self) -> u32 {
         self.start + TIER_SLOTS[usize::from(self.tier)]

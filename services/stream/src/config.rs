@@ -1,8 +1,9 @@
 //! Configuration of the stream service.
 
+use crate::checkpoint::CheckpointConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use tidegate_runtime::{Problems, Validate};
+use tidegate_runtime::{Problems, Validate, config::key};
 
 /// How the stream service works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct StreamConfig {
     pub max_accounts: usize,
     /// How often positions are committed when nothing else is, in milliseconds.
     pub commit_interval_ms: u64,
+    /// Where and how often windows are written down.
+    pub checkpoints: CheckpointConfig,
 }
 
 /// Whether rules act.
@@ -47,6 +50,7 @@ impl Default for StreamConfig {
             partitions: Vec::new(),
             max_accounts: 1_000_000,
             commit_interval_ms: 1_000,
+            checkpoints: CheckpointConfig::default(),
         }
     }
 }
@@ -57,5 +61,6 @@ impl Validate for StreamConfig {
         problems.check_range(path, "reload_interval_ms", self.reload_interval_ms, 100..=3_600_000);
         problems.check_range(path, "max_accounts", self.max_accounts, 1_000..=100_000_000);
         problems.check_range(path, "commit_interval_ms", self.commit_interval_ms, 10..=60_000);
+        self.checkpoints.validate(&key(path, "checkpoints"), problems);
     }
 }

@@ -5,6 +5,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod announce;
+pub mod checkpoint;
+mod checkpointing;
 mod config;
 mod metrics;
 mod observations;
@@ -19,3 +21,5 @@ pub use observations::Observation;
 pub use partition::{Counts, Output, Partition, PartitionError};
 pub use rule_files::{RuleFileError, RuleFiles};
 pub use service::{Service, StreamError};
+
+pub(crate) use worker::chain;

@@ -1,5 +1,6 @@
 //! What operators watch.
 
+use crate::checkpoint::CheckpointMetrics;
 use crate::partition::Output;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +29,7 @@ pub(crate) struct Metrics {
     pub lag: Family<PartitionLabel, Gauge>,
     pub owned: Gauge,
     pub damaged: Counter,
+    pub checkpoints: CheckpointMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +54,7 @@ pub(crate) struct PartitionLabel {
 
 impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("tidegate_stream");
         let buckets = || exponential_buckets(0.000_1, 2.0, 18);
         let metrics = Self {
             events: Family::default(),
@@ -69,8 +72,8 @@ impl Metrics {
             lag: Family::default(),
             owned: Gauge::default(),
             damaged: Counter::default(),
+            checkpoints: CheckpointMetrics::new(registry),
         };
-        let registry = registry.sub_registry_with_prefix("tidegate_stream");
         registry.register("events", "Events read, by what became of them", metrics.events.clone());
         registry.register("account_changes", "Published changes of account states", metrics.changes.clone());
         registry.register("matches_observed", "Rules that held without changing anything", metrics.observed.clone());
@@ -141,6 +144,7 @@ impl Metrics {
         for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lag] {
             gauges.remove(&label);
         }
+        self.checkpoints.forget(partition);
     }
 
     pub fn engine(&self, partition: u32, stats: EngineStats) {

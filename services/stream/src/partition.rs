@@ -1,10 +1,11 @@
 //! The core of one partition, sans-IO: records in, states to publish out.
 
+use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::observations::{Observation, Observations};
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tidegate_bus::Record;
-use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules};
+use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
 use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, apply};
 use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
 
@@ -29,6 +30,10 @@ pub struct Partition {
     decided_to: u64,
     /// Highest offset of events that was read.
     events_read_to: Option<u64>,
+    /// The log's time of that event.
+    read_to_ms: i64,
+    /// Locks that ended until then are ended.
+    ticked_ms: i64,
 }
 
 /// What is to be done after an input.
@@ -101,7 +106,52 @@ impl Partition {
             lanes: HashMap::new(),
             decided_to,
             events_read_to: None,
+            read_to_ms: 0,
+            ticked_ms: i64::MIN,
         }
+    }
+
+    /// Goes on where a checkpoint ended, of which the engine was made. All states have to be there already: what a
+    /// clean slate has made void since is forgotten.
+    pub fn resume(&mut self, covered: Covered) {
+        let Covered { events_next, last_event, ticked_ms, lanes } = covered;
+        for (account, state) in &self.states {
+            let Some(slate) = state.clean_slate else { continue };
+            if slate.event_offset.is_some_and(|clean| clean.saturating_add(1) >= events_next) {
+                self.engine.forget(account);
+            } else if slate.event_offset.is_none() || slate.time_ms > ticked_ms {
+                self.engine.forget_up_to(account, slate.time_ms);
+            }
+        }
+        self.lanes =
+            lanes.into_iter().take(MAX_LANES).map(|mark| ((mark.node, lane_of(mark.spooled)), mark.sequence)).collect();
+        self.decided_to = self.decided_to.max(events_next);
+        self.events_read_to = events_next.checked_sub(1);
+        self.read_to_ms = last_event.map_or(0, |last| last.time_ms);
+        self.ticked_ms = ticked_ms;
+    }
+
+    /// What the windows stand for, when every event before `events_next` was read.
+    pub fn covered(&self, events_next: u64) -> Covered {
+        let mark = |((node, lane), sequence): (&(String, Lane), &u64)| LaneMark {
+            node: node.clone(),
+            spooled: *lane == Lane::Spooled,
+            sequence: *sequence,
+        };
+        let mut lanes: Vec<LaneMark> = self.lanes.iter().map(mark).collect();
+        lanes.sort_unstable();
+        let last_event = self.events_read_to.map(|offset| EventPlace { offset, time_ms: self.read_to_ms });
+        Covered { events_next, last_event, ticked_ms: self.ticked_ms, lanes }
+    }
+
+    /// Begins to note which accounts change; see [`Engine::begin_changes`].
+    pub fn begin_changes(&mut self, everything: bool) -> bool {
+        self.engine.begin_changes(everything)
+    }
+
+    /// Copies what changed; see [`Engine::take_changes`].
+    pub fn take_changes(&mut self, max_octets: usize, octets: &mut Vec<u8>) -> Taken {
+        self.engine.take_changes(max_octets, octets)
     }
 
     /// Takes a record of `accounts`, before any event or command: the truth about states.
@@ -130,7 +180,9 @@ impl Partition {
     pub fn events(&mut self, records: &[Record]) -> Result<Output, PartitionError> {
         let mut output = Output::default();
         for record in records {
-            self.events_read_to = self.events_read_to.max(Some(record.offset));
+            if self.events_read_to < Some(record.offset) {
+                (self.events_read_to, self.read_to_ms) = (Some(record.offset), record.time_ms);
+            }
             match record.value.as_deref().map(event_from_proto) {
                 Some(Ok(event)) => self.push(record, &event, &mut output.counts),
                 Some(Err(error)) => {
@@ -177,6 +229,7 @@ impl Partition {
     /// Ends locks whose time has passed, and drops panes that no window reaches.
     pub fn tick(&mut self, now_ms: i64) -> Output {
         let mut output = Output::default();
+        self.ticked_ms = self.ticked_ms.max(now_ms);
         while let Some((end, account)) = self.ends.first().cloned()
             && end <= now_ms
         {
@@ -311,6 +364,10 @@ impl Counts {
         self.clock_ahead += other.clock_ahead;
         self.rejected += other.rejected;
     }
+}
+
+fn lane_of(spooled: bool) -> Lane {
+    if spooled { Lane::Spooled } else { Lane::Live }
 }
 
 /// `observe`, `notify`, `throttle` or `lock`, as rules files and metrics spell it.

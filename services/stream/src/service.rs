@@ -1,5 +1,6 @@
 //! The stream service: start and run.
 
+use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::StreamConfig;
 use crate::metrics::Metrics;
 use crate::partition::PartitionError;
@@ -34,6 +35,13 @@ pub enum StreamError {
         partition: u32,
         /// The last there is.
         last: u32,
+    },
+    /// There is no such place for checkpoints.
+    #[error("opening the checkpoints")]
+    Checkpoints {
+        /// Why.
+        #[source]
+        source: CheckpointError,
     },
     /// A partition could not be taken over.
     #[error("taking partition {partition} over")]
@@ -113,6 +121,12 @@ impl Service {
         if let Some(&partition) = config.partitions.iter().find(|&&number| number >= all) {
             return Err(StreamError::NoPartition { partition, last: all.saturating_sub(1) });
         }
+        let checkpoints = Checkpoints::open(&config.checkpoints, &config.group)
+            .map_err(|source| StreamError::Checkpoints { source })?;
+        match &checkpoints {
+            Some(checkpoints) => tracing::info!(%checkpoints, "windows are written down"),
+            None => tracing::info!("windows are not written down: a restart reads a day of events again"),
+        }
         tracing::info!(
             version = rules.version(),
             mode = rules.mode().as_str(),
@@ -129,6 +143,7 @@ impl Service {
             membership,
             rules_since_ms: clock(),
             metrics: Metrics::new(registry),
+            checkpoints,
             partitions: BTreeMap::new(),
             bus,
             config,

@@ -1,13 +1,20 @@
 //! Taking a partition over: whoever had it is fenced, its states are read, and where to read on is found.
 
+use crate::checkpoint::{
+    Checkpoints, EventPlace, Expected, Folder, Found, Manifest, Owner as CheckpointOwner, restore,
+};
+use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::service::StreamError;
 use futures::future::join_all;
-use std::time::Duration;
-use tidegate_bus::{Bus, BusError, Owner, ReadFrom, Topic};
-use tidegate_detect::{Engine, EngineLimits, Rules, Statistics};
+use std::time::{Duration, Instant};
+use tidegate_bus::{Bounds, Bus, BusError, Owner, ReadFrom, Topic};
+use tidegate_detect::{Engine, EngineLimits, Loaded, Rules, Statistics};
+
+/// How long the last event of a checkpoint is looked for in the log.
+const FIND_EVENT: Duration = Duration::from_secs(3);
 
 /// A partition that this worker owns.
 pub(crate) struct Owned {
@@ -20,6 +27,8 @@ pub(crate) struct Owned {
     pub moved: bool,
     /// End of `events` when it was taken over: it is ready when it has read up to there.
     pub ready_at: u64,
+    /// None: there are to be no checkpoints.
+    pub checkpointing: Option<Checkpointing>,
 }
 
 impl Owned {
@@ -35,6 +44,7 @@ pub(crate) struct TakeOver<'a> {
     pub statistics: &'a Statistics,
     pub rules: &'a Rules,
     pub metrics: &'a Metrics,
+    pub checkpoints: Option<&'a Checkpoints>,
     /// Windows are rebuilt from events since this time.
     pub since_ms: i64,
 }
@@ -51,24 +61,115 @@ impl TakeOver<'_> {
         let mut owner = self.bus.own(&self.config.group, number).await.map_err(doing)?;
         let committed = owner.committed(Topic::Events).await.map_err(doing)?;
         let commands = owner.committed(Topic::Commands).await.map_err(doing)?;
-        let rebuild_from = self.bus.offset_for_time(Topic::Events, number, self.since_ms).await.map_err(doing)?;
-        let decided_to = committed.unwrap_or(rebuild_from);
+        let folder = self.checkpoints.map(|checkpoints| checkpoints.folder(number));
+        let found = match &folder {
+            Some(folder) => self.restore(number, folder).await?,
+            None => None,
+        };
+        let (engine, manifest, everything) = match found {
+            Some(Found { engine, manifest, loaded }) => {
+                let everything = tell_what_did_not_fit(number, &loaded);
+                (engine, Some(manifest), everything)
+            }
+            None => (self.new_engine()?, None, true),
+        };
+        let rebuild_from = match &manifest {
+            Some(manifest) => manifest.covered.events_next,
+            None => self.bus.offset_for_time(Topic::Events, number, self.since_ms).await.map_err(doing)?,
+        };
+        // What a checkpoint covers was decided upon before it was made.
+        let decided_to = committed.unwrap_or(rebuild_from).max(manifest.as_ref().map_or(0, |_| rebuild_from));
         let events_next = rebuild_from.min(decided_to);
-        let limits = EngineLimits { max_accounts: self.config.max_accounts, ..EngineLimits::default() };
-        let engine = Engine::new(self.statistics.clone(), self.rules.clone(), limits)
-            .map_err(|source| StreamError::Engine { source })?;
         let mut core = Partition::new(number, engine, decided_to);
         let states = self.read_states(number, &mut core).await.map_err(doing)?;
+        if let Some(manifest) = &manifest {
+            core.resume(manifest.covered.clone());
+        }
         let end = self.bus.bounds(Topic::Events, number).await.map_err(doing)?.next;
+        let checkpoint = manifest.as_ref().map(|manifest| manifest.sequence);
         tracing::info!(
             partition = number,
             states,
+            checkpoint,
             rebuild_from = events_next,
             decided_to,
             end,
             "took the partition over"
         );
-        Ok(Owned { core, owner, events_next, commands_next: commands.unwrap_or(0), moved: false, ready_at: end })
+        let checkpointing = folder.map(|folder| {
+            let owner = CheckpointOwner {
+                partition: number,
+                partitions: self.bus.partitions(),
+                statistics: self.statistics.clone(),
+            };
+            let interval = Duration::from_millis(self.config.checkpoints.interval_ms);
+            let base = manifest.filter(|_| !everything);
+            Checkpointing::new(folder, owner, base, interval, self.metrics.checkpoints.clone())
+        });
+        let commands_next = commands.unwrap_or(0);
+        Ok(Owned { core, owner, events_next, commands_next, moved: false, ready_at: end, checkpointing })
+    }
+
+    fn new_engine(&self) -> Result<Engine, StreamError> {
+        let limits = EngineLimits { max_accounts: self.config.max_accounts, ..EngineLimits::default() };
+        Engine::new(self.statistics.clone(), self.rules.clone(), limits)
+            .map_err(|source| StreamError::Engine { source })
+    }
+
+    /// The newest checkpoint that can be used.
+    async fn restore(&self, number: u32, folder: &Folder) -> Result<Option<Found>, StreamError> {
+        let doing = |source| StreamError::TakeOver { partition: number, source };
+        let events = self.bus.bounds(Topic::Events, number).await.map_err(doing)?;
+        let expected =
+            Expected { partition: number, partitions: self.bus.partitions(), events, since_ms: self.since_ms };
+        let began = Instant::now();
+        let is_of_this_log =
+            async |manifest: Manifest| self.has_event(number, events, manifest.covered.last_event).await.map_err(doing);
+        let restored = restore(folder, expected, || self.new_engine(), is_of_this_log).await?;
+        let from = match (&restored.taken, restored.passed_over) {
+            (Some(_), 0) => "newest",
+            (Some(_), _) => "older",
+            (None, _) => "log",
+        };
+        self.metrics.checkpoints.restored(from);
+        if let Some(found) = &restored.taken {
+            let covered = found.manifest.covered.events_next;
+            tracing::info!(
+                partition = number,
+                sequence = found.manifest.sequence,
+                accounts = found.engine.stats().accounts,
+                covered,
+                milliseconds = began.elapsed().as_millis() as u64,
+                "took the windows from a checkpoint"
+            );
+            if covered < events.first {
+                tracing::warn!(
+                    partition = number,
+                    missing = events.first - covered,
+                    "events after the checkpoint are gone from the log"
+                );
+            }
+        }
+        Ok(restored.taken)
+    }
+
+    /// Whether the log has this event, or may have had it.
+    async fn has_event(&self, number: u32, events: Bounds, place: Option<EventPlace>) -> Result<bool, BusError> {
+        let Some(EventPlace { offset, time_ms }) = place.filter(|place| place.offset >= events.first) else {
+            return Ok(true);
+        };
+        let mut reader = self.bus.read(&[ReadFrom { topic: Topic::Events, partition: number, offset }]).await?;
+        let end = Instant::now() + FIND_EVENT;
+        while Instant::now() < end {
+            let batch = reader.next(Duration::from_millis(500)).await?;
+            if let Some(record) = batch.records.first() {
+                return Ok(record.offset != offset || record.time_ms == time_ms);
+            }
+            if batch.next.last().is_some_and(|next| next.offset > offset) {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     async fn read_states(&self, number: u32, core: &mut Partition) -> Result<usize, BusError> {
@@ -93,4 +194,19 @@ impl TakeOver<'_> {
         }
         Ok(states)
     }
+}
+
+/// Tells what of a checkpoint the statistics do not want, and what they want besides. Gives whether there is any.
+fn tell_what_did_not_fit(partition: u32, loaded: &Loaded) -> bool {
+    let (started_empty, dropped) = (loaded.started_empty.join(", "), loaded.dropped.join(", "));
+    let differs = !(started_empty.is_empty() && dropped.is_empty());
+    if differs {
+        tracing::warn!(
+            partition,
+            started_empty,
+            dropped,
+            "the statistics changed since the checkpoint: what fits is kept, the rest starts empty"
+        );
+    }
+    differs
 }

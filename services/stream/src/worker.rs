@@ -1,6 +1,8 @@
 //! The loop around the partitions: read, apply, commit states and positions together.
 
 use crate::announce::rule_set_message;
+use crate::checkpoint::Checkpoints;
+use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
 use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
 use crate::observations::Observation;
@@ -28,6 +30,8 @@ const RETRY_MS: (u64, u64) = (50, 5_000);
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a wanted partition that was lost, or could not be had, is taken over again.
 const REGAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// How long to wait for events between two blocks of a checkpoint, at most.
+const COPY_INTERVAL: Duration = Duration::from_millis(5);
 /// Name of this service in readiness reports.
 pub(crate) const PART: &str = "stream";
 
@@ -38,6 +42,8 @@ pub(crate) struct Worker {
     pub rules: Rules,
     pub rules_since_ms: i64,
     pub metrics: Metrics,
+    /// Where windows are written down; none: nowhere.
+    pub checkpoints: Option<Checkpoints>,
     pub health: Health,
     pub clock: Clock,
     pub partitions: BTreeMap<u32, Owned>,
@@ -58,6 +64,7 @@ impl Worker {
             statistics: self.files.statistics(),
             rules: &self.rules,
             metrics: &self.metrics,
+            checkpoints: self.checkpoints.as_ref(),
             since_ms: (self.clock)().saturating_sub(REBUILD_MS),
         };
         let mut result = Ok(());
@@ -84,7 +91,6 @@ impl Worker {
         let mut membership = self.membership.take();
         let mut reader: Option<Box<dyn Reader>> = None;
         let mut retry_ms = RETRY_MS.0;
-        let wait = Duration::from_millis(self.config.commit_interval_ms);
         let mut due = Due::new(&self.config);
         loop {
             if membership.is_none() && self.partitions.is_empty() {
@@ -106,7 +112,7 @@ impl Worker {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 wanted = assignment(&mut membership) => Next::Wanted(wanted),
-                batch = read(&mut reader, wait) => Next::Batch(batch),
+                batch = read(&mut reader, self.patience()) => Next::Batch(batch),
             };
             match next {
                 Next::Wanted(Ok(wanted)) => {
@@ -250,6 +256,9 @@ impl Worker {
             match owned.owner.commit(messages.clone(), owned.positions()).await {
                 Ok(_) => {
                     owned.moved = false;
+                    if let Some(checkpointing) = &mut owned.checkpointing {
+                        checkpointing.is_owner();
+                    }
                     self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
                     for (state, change) in output.states.iter().zip(&output.changes) {
                         tracing::info!(account = %state.account, status = state.status.as_str(), change = ?change,
@@ -299,6 +308,7 @@ impl Worker {
                 }
             }
         }
+        self.write_checkpoints(now);
         if due.reload.is_due(now) {
             self.reload().await?;
         }
@@ -312,6 +322,23 @@ impl Worker {
             }
         }
         Ok(changed)
+    }
+
+    /// Copies what changed, for checkpoints that are due.
+    fn write_checkpoints(&mut self, now: Instant) {
+        let now_ms = (self.clock)();
+        for owned in self.partitions.values_mut() {
+            if let Some(checkpointing) = &mut owned.checkpointing {
+                checkpointing.step(&mut owned.core, owned.events_next, now, now_ms);
+            }
+        }
+    }
+
+    /// How long to wait for events: not long while a checkpoint is being copied.
+    fn patience(&self) -> Duration {
+        let mut all = self.partitions.values().filter_map(|owned| owned.checkpointing.as_ref());
+        let is_collecting = all.any(Checkpointing::is_collecting);
+        if is_collecting { COPY_INTERVAL } else { Duration::from_millis(self.config.commit_interval_ms) }
     }
 
     async fn reload(&mut self) -> Result<(), StreamError> {

@@ -5,8 +5,10 @@ use crate::config::ServerConfig;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidegate_bus::BusConfig;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
 use tidegate_runtime::{Health, OpsServer, shutdown, telemetry};
@@ -75,10 +77,15 @@ fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationE
 }
 
 /// Starts the services of `parts`.
-pub async fn start(config: ServerConfig, parts: Parts, shutdown: CancellationToken) -> anyhow::Result<Running> {
+pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let mut registry = Registry::default();
     let health = Health::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    if let BusConfig::Embedded(log) = &config.log {
+        let beside = || log.directory.join("checkpoints");
+        let url = &mut config.stream.checkpoints.url;
+        *url = Some(url.take().map_or_else(|| absolute(&beside()), Ok)?);
+    }
     let bus = config.log.connect().await.context("opening the log")?;
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
@@ -106,6 +113,11 @@ pub async fn start(config: ServerConfig, parts: Parts, shutdown: CancellationTok
     let control = control_address.map(tracing::field::display);
     tracing::info!(control, ops = %ops_address, "listening");
     Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })
+}
+
+fn absolute(path: &Path) -> anyhow::Result<String> {
+    let path = std::path::absolute(path).with_context(|| format!("finding the whole path of {}", path.display()))?;
+    path.into_os_string().into_string().map_err(|path| anyhow::anyhow!("{} is no UTF-8 path", path.display()))
 }
 
 impl Running {

@@ -55,6 +55,15 @@ pub(crate) fn top_share() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::from(DigestFunction::<TopShareDigest>::new()))
 }
 
+/// Whether `bytes` is a state that the aggregate function `name` can merge.
+pub(crate) fn is_digest(name: &str, bytes: &[u8]) -> bool {
+    match name {
+        DistinctDigest::NAME => DistinctDigest::default().merge(bytes).is_ok(),
+        TopShareDigest::NAME => TopShareDigest::default().merge(bytes).is_ok(),
+        _ => false,
+    }
+}
+
 /// The aggregate function of one kind of digest.
 #[derive(Debug)]
 struct DigestFunction<D> {

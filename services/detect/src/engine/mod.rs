@@ -1,11 +1,14 @@
 //! The engine: events in, matches out. It owns the panes of all accounts that it was shown.
 
+mod changes;
+mod image;
 mod judge;
 mod read;
 mod room;
 mod store;
 mod update;
 
+pub use image::{LoadError, Loaded, Taken};
 pub(crate) use read::ReadPlan;
 
 use crate::event::EventBatch;

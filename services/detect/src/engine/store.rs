@@ -1,5 +1,6 @@
 //! All accounts' panes, in memory: found by account, and in the order of their last use.
 
+use super::changes::Changes;
 use crate::rules::Room;
 use crate::window::{PaneKey, Window, is_too_old, slot_of};
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -40,10 +41,19 @@ pub(crate) struct Entry {
     pub room_slot: u32,
     /// Its panes are rolled up when there are this many.
     pub roll_up_at: usize,
+    /// Whether [`Changes`] has it.
+    is_changed: bool,
     /// Sorted by key.
     panes: Vec<Pane>,
     newer: Id,
     older: Id,
+}
+
+impl Entry {
+    /// Its panes, by key.
+    pub fn panes(&self) -> &[Pane] {
+        &self.panes
+    }
 }
 
 /// All accounts. Every change of panes goes through it, so that it knows their number and size.
@@ -61,6 +71,7 @@ pub(crate) struct Store {
     sweep_from: usize,
     /// The room of an account without any event.
     empty_room: Room,
+    changes: Changes,
 }
 
 impl Store {
@@ -76,6 +87,7 @@ impl Store {
             row_octets: 0,
             sweep_from: 0,
             empty_room: Room::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -149,6 +161,7 @@ impl Store {
 
     /// Stores the state of one pane.
     pub fn put(&mut self, id: Id, key: PaneKey, row: Box<[u8]>) {
+        self.note_changed(id);
         let panes = &mut self.entries[id as usize].panes;
         self.row_octets += row.len();
         match panes.binary_search_by_key(&key, |pane| pane.key) {
@@ -170,7 +183,7 @@ impl Store {
         panes
     }
 
-    /// Gives an account new panes, sorted by key.
+    /// Gives an account other panes, sorted by key, that stand for the same events.
     pub fn set_panes(&mut self, id: Id, panes: Vec<Pane>) {
         self.panes += panes.len();
         self.row_octets += panes.iter().map(|pane| pane.row.len()).sum::<usize>();
@@ -187,6 +200,57 @@ impl Store {
         self.unlink(id);
         drop(self.take_panes(id));
         self.free.push(id);
+        self.changes.note_removed(account);
+    }
+
+    /// Has an account as it was written down once; whatever was known of it is forgotten.
+    pub fn load(&mut self, account: &Account, newest_ms: i64, late_slot: u32, panes: Vec<Pane>) {
+        let id = self.touch(account);
+        drop(self.take_panes(id));
+        self.set_panes(id, panes);
+        let entry = &mut self.entries[id as usize];
+        (entry.newest_ms, entry.late_slot, entry.room, entry.room_slot) = (newest_ms, late_slot, Room::default(), 0);
+    }
+
+    /// Begins to note changes; with `everything` all accounts count as changed.
+    pub fn note_changes(&mut self, everything: bool) {
+        self.changes.begin(everything);
+        if everything {
+            for id in 0..self.entries.len() as Id {
+                if self.entries[id as usize].account.is_some() {
+                    self.note_changed(id);
+                }
+            }
+        }
+    }
+
+    /// What it holds is written down already; notes changes from now on.
+    pub fn nothing_changed(&mut self) {
+        while self.take_changed().is_some() {}
+        self.changes.begin(true);
+    }
+
+    /// Whether all changes are noted.
+    pub fn has_all_changes(&self) -> bool {
+        self.changes.is_complete()
+    }
+
+    /// The next account that was removed, and perhaps came back since.
+    pub fn take_removed(&mut self) -> Option<Account> {
+        self.changes.take_removed()
+    }
+
+    /// The next account that changed and was not taken yet.
+    pub fn take_changed(&mut self) -> Option<(&Account, &Entry)> {
+        while let Some(id) = self.changes.take_id() {
+            let entry = &mut self.entries[id as usize];
+            // The place may be free again, or another's that is noted by itself.
+            if std::mem::take(&mut entry.is_changed) && entry.account.is_some() {
+                let entry = &self.entries[id as usize];
+                return entry.account.as_ref().map(|account| (account, entry));
+            }
+        }
+        None
     }
 
     /// Forgets the least recently used accounts until at most `most` are left; gives how many it forgot.
@@ -233,6 +297,7 @@ impl Store {
             room: self.empty_room.clone(),
             room_slot: 0,
             roll_up_at: ROLL_UP_AT,
+            is_changed: false,
             panes: Vec::new(),
             newer: NONE,
             older: NONE,
@@ -250,6 +315,13 @@ impl Store {
         let hash_of = |id: &Id| entries[*id as usize].account.as_ref().map_or(0, |account| hasher.hash_one(account));
         index.insert_unique(hash, id, hash_of);
         id
+    }
+
+    fn note_changed(&mut self, id: Id) {
+        let entry = &mut self.entries[id as usize];
+        if !entry.is_changed {
+            entry.is_changed = self.changes.note_changed(id);
+        }
     }
 
     fn link(&mut self, id: Id) {

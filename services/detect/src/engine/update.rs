@@ -141,8 +141,12 @@ pub(super) fn roll_up(store: &mut Store, plan: &StatisticsPlan, touched: &[Touch
     let mut groups: Vec<(Id, PaneKey, usize)> = Vec::new();
     for id in &ids {
         let (newest, late) = (slot_of(store.entry(*id).newest_ms), store.late_slot_of(*id));
-        for pane in store.panes_of(*id) {
-            let Some(key) = pane.key.rolled_up(newest, late) else { continue };
+        let rolled_up = |pane: &'_ Pane| pane.key.rolled_up(newest, late);
+        let mut panes: Vec<(PaneKey, &Pane)> =
+            store.panes_of(*id).iter().filter_map(|pane| Some((rolled_up(pane)?, pane))).collect();
+        // A late event's pane may lie within a longer one, so those that come to the same need not be neighbours.
+        panes.sort_by_key(|(key, _)| *key);
+        for (key, pane) in panes {
             match groups.last_mut() {
                 Some((last_id, last, parts)) if last_id == id && *last == key => *parts += 1,
                 _ => groups.push((*id, key, 1)),

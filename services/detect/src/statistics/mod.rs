@@ -2,9 +2,12 @@
 
 mod file;
 mod growth;
+mod layout;
 
 pub(crate) use file::written;
 pub(crate) use growth::Growth;
+pub use layout::AggregateState;
+pub(crate) use layout::Fit;
 
 use crate::event::{EventBatchBuilder, event_schema};
 use crate::problem::{Finding, Problem, Problems};
@@ -161,6 +164,11 @@ impl Statistics {
     pub fn columns(&self) -> Vec<String> {
         let names = self.plan.infos.iter().map(|info| &info.name);
         names.flat_map(|name| WINDOWS.map(|window| format!("{name}_{}", window.name()))).collect()
+    }
+
+    /// What the engine keeps for each pane, in order: with it what an engine wrote can be read by another version.
+    pub fn layout(&self) -> Vec<AggregateState> {
+        self.plan.layout()
     }
 
     pub(crate) fn plan(&self) -> &Arc<StatisticsPlan> {

@@ -5,5 +5,6 @@ mod cases;
 mod defaults;
 mod engine;
 mod gates;
+mod image;
 mod problems;
 mod windows;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
-use tidegate_detect::{Engine, EngineLimits, EventBatchBuilder, Rules, Statistics, WINDOWS, Window};
+use tidegate_detect::{Engine, EngineLimits, EventBatchBuilder, Rules, Statistics, Taken, WINDOWS, Window};
 use tidegate_domain::{Account, Disposition, Recipients, Submission};
 
 const STATISTICS: &str = "
@@ -39,6 +39,10 @@ enum Step {
     Batch(Vec<Sample>),
     Forget(u8),
     Expire,
+    /// What changed is written down.
+    Write,
+    /// What changed is written down, and another engine made of all that was.
+    Restart,
 }
 
 pub const MINUTE_MS: i64 = 60_000;
@@ -75,6 +79,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => proptest::collection::vec(sample(), 1..40).prop_map(Step::Batch),
         1 => (0_u8..3).prop_map(Step::Forget),
         1 => Just(Step::Expire),
+        1 => Just(Step::Write),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -173,6 +179,21 @@ fn split(samples: &[Sample], number: u8, window: Window, now_ms: i64) -> (Vec<&S
     reached.partition(|sample| now_ms - sample.at_ms < window.span_ms())
 }
 
+/// Writes down what changed since the last time, a few accounts at a time.
+fn write(engine: &mut Engine, written: &mut Vec<Vec<u8>>) {
+    if engine.begin_changes(false) {
+        written.clear();
+    }
+    loop {
+        let mut octets = Vec::new();
+        let taken = engine.take_changes(64, &mut octets);
+        written.push(octets);
+        if taken == Taken::Last {
+            return;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -180,7 +201,9 @@ proptest! {
     fn windows_are_what_their_events_add_up_to(steps in proptest::collection::vec(step(), 1..25)) {
         let rules = Rules::parse("rules.toml", "", &PARSED).unwrap();
         let limits = EngineLimits { expire_step: 2, ..EngineLimits::default() };
-        let mut engine = Engine::new(PARSED.clone(), rules, limits).unwrap();
+        let new_engine = || Engine::new(PARSED.clone(), rules.clone(), limits.clone()).unwrap();
+        let mut engine = new_engine();
+        let mut written: Vec<Vec<u8>> = Vec::new();
         let mut builder = EventBatchBuilder::new();
         let mut samples: Vec<Sample> = Vec::new();
         let (mut offset, mut now_ms) = (0, 0);
@@ -200,6 +223,14 @@ proptest! {
                     samples.retain(|sample| sample.account != number);
                 }
                 Step::Expire => engine.expire(now_ms),
+                Step::Write => write(&mut engine, &mut written),
+                Step::Restart => {
+                    write(&mut engine, &mut written);
+                    engine = new_engine();
+                    for octets in &written {
+                        engine.load(&PARSED.layout(), octets).unwrap();
+                    }
+                }
             }
             for number in 0..3 {
                 check(&engine, number, &samples, now_ms)?;
