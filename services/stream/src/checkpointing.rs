@@ -42,13 +42,18 @@ impl Checkpointing {
         self.is_collecting
     }
 
+    /// Whether [`Checkpointing::step`] has something to do.
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.is_collecting || (now >= self.due && self.writer.outcome() == Outcome::Idle)
+    }
+
     /// Begins a checkpoint when it is due, and copies a block of it. Everything before `events_next` has been decided
-    /// upon, and what was decided is durable.
+    /// upon, what was decided is durable, and locks that ended until `now_ms` are ended.
     pub fn step(&mut self, core: &mut Partition, events_next: u64, now: Instant, now_ms: i64) {
+        if !self.has_work(now) {
+            return;
+        }
         if !self.is_collecting {
-            if now < self.due || self.writer.outcome() != Outcome::Idle {
-                return;
-            }
             self.due = now + self.interval;
             if events_next == self.covered_to {
                 return;

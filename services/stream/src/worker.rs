@@ -296,19 +296,7 @@ impl Worker {
             self.take_over_missing().await?;
             changed = true;
         }
-        if due.tick.is_due(now) {
-            let now_ms = (self.clock)();
-            let numbers: Vec<u32> = self.partitions.keys().copied().collect();
-            for number in numbers {
-                let Some(owned) = self.partitions.get_mut(&number) else { continue };
-                let output = owned.core.tick(now_ms);
-                self.metrics.count(&output);
-                if owned.moved || !output.states.is_empty() {
-                    changed |= !self.commit(number, &output, shutdown).await?;
-                }
-            }
-        }
-        self.write_checkpoints(now);
+        changed |= self.tick(now, due.tick.is_due(now), shutdown).await?;
         if due.reload.is_due(now) {
             self.reload().await?;
         }
@@ -324,14 +312,28 @@ impl Worker {
         Ok(changed)
     }
 
-    /// Copies what changed, for checkpoints that are due.
-    fn write_checkpoints(&mut self, now: Instant) {
+    /// Ends locks whose time has passed, in all partitions or in those that write a checkpoint: only then it is known
+    /// which clean slates the windows have in them. Gives whether a partition was lost.
+    async fn tick(&mut self, now: Instant, all: bool, shutdown: &CancellationToken) -> Result<bool, StreamError> {
         let now_ms = (self.clock)();
-        for owned in self.partitions.values_mut() {
-            if let Some(checkpointing) = &mut owned.checkpointing {
+        let mut lost = false;
+        for number in self.partitions.keys().copied().collect::<Vec<u32>>() {
+            let Some(owned) = self.partitions.get_mut(&number) else { continue };
+            let writes = owned.checkpointing.as_ref().is_some_and(|checkpointing| checkpointing.has_work(now));
+            if !all && !writes {
+                continue;
+            }
+            let output = owned.core.tick(now_ms);
+            self.metrics.count(&output);
+            if (owned.moved || !output.states.is_empty()) && !self.commit(number, &output, shutdown).await? {
+                lost = true;
+            } else if let Some(owned) = self.partitions.get_mut(&number).filter(|_| writes)
+                && let Some(checkpointing) = &mut owned.checkpointing
+            {
                 checkpointing.step(&mut owned.core, owned.events_next, now, now_ms);
             }
         }
+        Ok(lost)
     }
 
     /// How long to wait for events: not long while a checkpoint is being copied.
