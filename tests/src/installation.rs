@@ -87,6 +87,11 @@ impl Server {
         let (config, rules_file) = (home.join("tidegate.toml"), home.join("rules.toml"));
         fs::write(&rules_file, rules)?;
         let (control, ops) = (loopback(free_port()?), loopback(free_port()?));
+        // Workers that share partitions share the checkpoints; an embedded log has its own beside it.
+        let checkpoints = match log {
+            Log::Embedded => String::new(),
+            Log::Kafka { .. } => format!("url = {:?}\n", dir.join("checkpoints")),
+        };
         let log = match log {
             Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
             Log::Kafka { bootstrap_servers, properties } => format!(
@@ -96,6 +101,7 @@ impl Server {
         };
         let text = format!(
             "[log]\n{log}\n[stream]\nrules = {rules_file:?}\nreload_interval_ms = 100\ncommit_interval_ms = 100\n\n\
+             [stream.checkpoints]\n{checkpoints}interval_ms = 300\n\n\
              [control]\nlisten = \"{control}\"\n\n[ops]\nlisten = \"{ops}\"\n"
         );
         fs::write(&config, text)?;
