@@ -121,3 +121,8 @@ impl Bus for KafkaBus {
         Ok(Box::new(KafkaMembership::join(&self.shared, group)?))
     }
 }
+
+/// Version of librdkafka that is built in.
+pub fn client_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

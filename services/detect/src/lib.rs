@@ -19,6 +19,7 @@ mod statistics;
 mod varint;
 mod window;
 
+pub use datafusion::DATAFUSION_VERSION;
 pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats, LoadError, Loaded, Taken};
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
 pub use files::{Source, parse_files};

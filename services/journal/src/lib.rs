@@ -45,3 +45,8 @@ pub use record::{
 pub use retention::MaintainReport;
 pub use stats::Stats;
 pub use writer::Done;
+
+/// Version of SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}

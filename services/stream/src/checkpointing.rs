@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tidegate_detect::Taken;
 
 /// Octets of accounts that are copied at once, about: some milliseconds.
-const BLOCK: usize = 8 << 20;
+const BLOCK: usize = 2 << 20;
 
 /// The checkpoints of an owned partition.
 pub(crate) struct Checkpointing {
@@ -71,7 +71,7 @@ impl Checkpointing {
 
     fn copy(&mut self, core: &mut Partition, events_next: u64, now_ms: i64) {
         let began = Instant::now();
-        let mut accounts = Vec::new();
+        let mut accounts = Vec::with_capacity(BLOCK + BLOCK / 8);
         let taken = core.take_changes(BLOCK, &mut accounts);
         match taken {
             Taken::More => self.writer.accounts(accounts),

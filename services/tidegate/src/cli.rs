@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{admin, demo, serve};
+use crate::{admin, bench, demo, serve};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +39,8 @@ enum Command {
     /// List the rules in force, or check a file before it goes live
     #[command(subcommand)]
     Rules(admin::rules::RulesCommand),
+    /// Measure it on this machine
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  tidegate completion bash > /etc/bash_completion.d/tidegate")]
     Completion {
@@ -76,6 +78,7 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Serve(args) => serve::run(&args, serve::Parts::ALL).await,
         Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
         Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,

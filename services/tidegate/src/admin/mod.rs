@@ -4,6 +4,6 @@ pub mod accounts;
 mod actions;
 mod connect;
 pub mod edges;
-mod format;
+pub mod format;
 pub mod rules;
 mod show;

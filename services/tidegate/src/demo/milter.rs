@@ -60,17 +60,28 @@ impl Session {
         outcome
     }
 
-    async fn transaction(&mut self, mail: &Mail) -> anyhow::Result<Outcome> {
-        self.queue_ids += 1;
-        let queue_id = format!("4D{:x}{:x}", std::process::id(), self.queue_ids);
+    /// Begins a message and leaves it at that: what the edge answers to MAIL.
+    pub async fn try_mail(&mut self, mail: &Mail) -> anyhow::Result<Outcome> {
+        let outcome = self.begin(mail).await;
+        client::encode_abort(&mut self.output);
+        Ok(outcome?.unwrap_or(Outcome::Accepted))
+    }
+
+    async fn begin(&mut self, mail: &Mail) -> anyhow::Result<Option<Outcome>> {
         client::encode_connect("client.example", mail.client, &mut self.output);
         client::encode_helo("client.example", &mut self.output);
         let login = [("{auth_type}", "PLAIN"), ("{auth_authen}", mail.login.as_str())];
         client::encode_macros(MacroStage::Mail, &login, &mut self.output);
         client::encode_mail(&mail.login, &mut self.output);
-        if let Some(refused) = refusal(self.ask().await?)? {
+        refusal(self.ask().await?)
+    }
+
+    async fn transaction(&mut self, mail: &Mail) -> anyhow::Result<Outcome> {
+        if let Some(refused) = self.begin(mail).await? {
             return Ok(refused);
         }
+        self.queue_ids += 1;
+        let queue_id = format!("4D{:x}{:x}", std::process::id(), self.queue_ids);
         for recipient in &mail.recipients {
             client::encode_macros(
                 MacroStage::Recipient,

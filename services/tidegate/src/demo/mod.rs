@@ -3,9 +3,9 @@
 //! `serve` runs in this process on an embedded log of its own; three `tidegate-edge` processes are three sites; what
 //! mail servers would send them is sent over the milter protocol. Every figure is measured in the run.
 
-mod edges;
-mod milter;
-mod people;
+pub mod edges;
+pub mod milter;
+pub mod people;
 mod report;
 mod run;
 mod screen;
