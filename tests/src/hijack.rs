@@ -17,6 +17,8 @@ use xtask::wait::wait_until;
 pub const ADMIN: &str = "abuse@example.test";
 /// How many people send beside the thief in [`play`].
 pub const PEOPLE: usize = 6;
+/// How many sites there are.
+pub const SITES: usize = 3;
 /// A thief's pace: 50 messages a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -38,10 +40,18 @@ impl Sites {
     /// # Errors
     /// When one of them does not start.
     pub fn start(dir: &Path, control: SocketAddr, first_edge: &str, people: usize) -> Result<Self> {
+        Self::start_behind(dir, [control; SITES], first_edge, people)
+    }
+
+    /// The same with an address of control for each edge, e.g. those of proxies.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn start_behind(dir: &Path, controls: [SocketAddr; SITES], first_edge: &str, people: usize) -> Result<Self> {
         let admin = format!("admin_addresses = [\"{ADMIN}\"]");
         let sink = Sink::start()?;
         let (mut edges, mut postfixes) = (Vec::new(), Vec::new());
-        for (name, more) in [("mx1", first_edge), ("mx2", ""), ("mx3", &admin)] {
+        for ((name, more), control) in [("mx1", first_edge), ("mx2", ""), ("mx3", &admin)].into_iter().zip(controls) {
             let edge = Edge::start(dir, name, control, more)?;
             let options = PostfixOptions {
                 milters: vec![edge.milter()],

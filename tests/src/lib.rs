@@ -1,10 +1,12 @@
 //! What the end-to-end tests need of our own programs: build and find them ([`programs`]), let one run ([`process`]) or
-//! run to its end ([`command`]), and ask it how it is ([`http`], [`metrics`]). The real parts beside them, and waiting
-//! for conditions, are in `xtask`.
+//! run to its end ([`command`]), and ask it how it is ([`http`], [`metrics`]). Between them a network that can fail
+//! ([`proxy`]). The real parts beside them, and waiting for conditions, are in `xtask`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
 pub mod command;
+pub mod correspondence;
+pub mod faults;
 pub mod hijack;
 pub mod http;
 pub mod installation;
@@ -13,3 +15,7 @@ pub mod mail;
 pub mod metrics;
 pub mod process;
 pub mod programs;
+pub mod proxy;
+pub mod random;
+pub mod topics;
+pub mod trial;

@@ -67,6 +67,13 @@ impl Arguments {
         self.value(name)?.map(parse).transpose()
     }
 
+    /// Whether an option without a value is there.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|argument| argument != name);
+        self.0.len() < before
+    }
+
     /// Everything else, for another program.
     pub fn rest(self) -> Vec<String> {
         self.0
@@ -94,11 +101,12 @@ mod tests {
 
     #[test]
     fn options_may_stand_anywhere_and_repeat() {
-        let mut given = arguments("up --milter unix:/a --port=25 --milter inet:b:1");
+        let mut given = arguments("up --milter unix:/a --fast --port=25 --milter inet:b:1");
         assert_eq!(given.word().as_deref(), Some("up"));
         assert_eq!(given.values("--milter").unwrap(), ["unix:/a", "inet:b:1"]);
         assert_eq!(given.port("--port").unwrap(), Some(25));
         assert_eq!(given.value("--user").unwrap(), None);
+        assert_eq!((given.flag("--fast"), given.flag("--fast"), given.flag("--slow")), (true, false, false));
         given.finish().unwrap();
     }
 

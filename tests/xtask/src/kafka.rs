@@ -1,4 +1,4 @@
-//! Apache Kafka itself: one node as broker and controller (KRaft) on loopback ports, with its data in a folder of its own.
+//! Apache Kafka itself: a node as broker and controller (KRaft) on loopback ports, with its data in a folder of its own.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,6 +17,7 @@ pub const VERSION: &str = "4.3.1";
 const POM: &str = include_str!("../kafka/pom.xml");
 /// A node formats its storage with the cluster's id: any 16 bytes in URL-safe base64.
 const CLUSTER_ID: &str = "dGlkZWdhdGUtdGVzdHMtMQ";
+const ALONE_HEAP_MB: u16 = 512;
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,8 +49,28 @@ pub fn fetch() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct KafkaRig {
     dir: PathBuf,
-    port: u16,
+    node: Node,
     daemon: Option<Daemon>,
+}
+
+/// A node of a cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub id: u16,
+    /// Where it takes clients.
+    pub port: u16,
+    /// All nodes and the ports on which they vote, its own too.
+    pub voters: Vec<(u16, u16)>,
+    pub doors: Vec<Door>,
+    pub heap_mb: u16,
+}
+
+/// A further listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door {
+    port: u16,
+    /// Where clients that came through it are told to come, e.g. a proxy's port.
+    advertised: u16,
 }
 
 impl KafkaRig {
@@ -66,16 +87,59 @@ impl KafkaRig {
     /// # Errors
     /// When it cannot be fetched or does not start.
     pub fn start_on(dir: &Path, port: u16) -> Result<Self> {
-        let jars = fetch()?;
+        Self::start_node(dir, Node::alone(port, Vec::new())?)
+    }
+
+    /// The same with one further listener for each of these ports: who comes through it is told to come back to that
+    /// port of 127.0.0.1, where a proxy must forward to [`door`](Self::door).
+    ///
+    /// # Errors
+    /// When it cannot be fetched or does not start.
+    pub fn start_behind(dir: &Path, advertised: &[u16]) -> Result<Self> {
+        let door = |&advertised: &u16| Ok(Door { port: free_port()?, advertised });
+        let doors = advertised.iter().map(door).collect::<Result<_>>()?;
+        Self::start_node(dir, Node::alone(free_port()?, doors)?)
+    }
+
+    fn start_node(dir: &Path, node: Node) -> Result<Self> {
+        let mut rig = Self::launch(dir, node)?;
+        rig.wait_until_up()?;
+        Ok(rig)
+    }
+
+    /// Starts a node without waiting: the first of many answers only when others vote for one of them.
+    pub(crate) fn launch(dir: &Path, node: Node) -> Result<Self> {
         fs::create_dir_all(dir).context(|| format!("making {}", dir.display()))?;
         let dir = dir.canonicalize().context(|| format!("finding {}", dir.display()))?;
         let properties = dir.join("server.properties");
-        fs::write(&properties, server_properties(&dir, port, free_port()?))
+        fs::write(&properties, server_properties(&dir, &node))
             .context(|| format!("writing {}", properties.display()))?;
-        format_storage(&jars, &dir, &properties)?;
-        let mut rig = Self { dir, port, daemon: None };
-        rig.start_again()?;
+        format_storage(&fetch()?, &dir, &properties)?;
+        let mut rig = Self { dir, node, daemon: None };
+        rig.launch_again()?;
         Ok(rig)
+    }
+
+    fn launch_again(&mut self) -> Result<()> {
+        self.kill();
+        let log = self.log();
+        // The line that is waited for must come from this start.
+        fs::remove_file(&log)
+            .or_else(|error| if log.exists() { Err(error) } else { Ok(()) })
+            .context(|| format!("removing {}", log.display()))?;
+        let mut command = java(&fetch()?, self.node.heap_mb);
+        command.arg("kafka.Kafka").arg(self.dir.join("server.properties")).current_dir(&self.dir);
+        self.daemon = Some(Daemon::spawn("Kafka", command, &log)?);
+        Ok(())
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) fn wait_until_up(&mut self) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.node.port));
+        let daemon = self.daemon.as_mut().ok_or_else(|| Error::new("Kafka is not running"))?;
+        daemon.wait_for_line("Kafka Server started", START_TIMEOUT)?;
+        daemon.wait_for("taking connections", START_TIMEOUT, || TcpStream::connect(address).ok())?;
+        Ok(())
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same port and data.
@@ -83,25 +147,18 @@ impl KafkaRig {
     /// # Errors
     /// When it does not start.
     pub fn start_again(&mut self) -> Result<()> {
-        self.kill();
-        let log = self.log();
-        // The line that is waited for must come from this start.
-        fs::remove_file(&log)
-            .or_else(|error| if log.exists() { Err(error) } else { Ok(()) })
-            .context(|| format!("removing {}", log.display()))?;
-        let mut command = java(&fetch()?);
-        command.arg("kafka.Kafka").arg(self.dir.join("server.properties")).current_dir(&self.dir);
-        let mut daemon = Daemon::spawn("Kafka", command, &log)?;
-        daemon.wait_for_line("Kafka Server started", START_TIMEOUT)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        daemon.wait_for("taking connections", START_TIMEOUT, || TcpStream::connect(address).ok())?;
-        self.daemon = Some(daemon);
-        Ok(())
+        self.launch_again()?;
+        self.wait_until_up()
     }
 
     /// The address for clients, `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.node.port)
+    }
+
+    /// Where the further listener number `index` is, see [`start_behind`](Self::start_behind).
+    pub fn door(&self, index: usize) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.node.doors[index].port))
     }
 
     /// Kafka's log.
@@ -144,10 +201,11 @@ impl KafkaRig {
 }
 
 /// A small heap and a quick start rather than the last bit of speed: many of these run beside a test.
-fn java(jars: &Path) -> Command {
+fn java(jars: &Path, heap_mb: u16) -> Command {
     let mut command = Command::new("java");
     command
-        .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"])
+        .arg(format!("-Xmx{heap_mb}m"))
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"])
         .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
         .arg("-cp")
         .arg(jars.join("*"));
@@ -158,7 +216,7 @@ fn format_storage(jars: &Path, dir: &Path, properties: &Path) -> Result<()> {
     if dir.join("data/meta.properties").is_file() {
         return Ok(());
     }
-    let output = java(jars)
+    let output = java(jars, ALONE_HEAP_MB)
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
         .arg(properties)
         .stdin(Stdio::null())
@@ -171,27 +229,52 @@ fn format_storage(jars: &Path, dir: &Path, properties: &Path) -> Result<()> {
     Err(Error::new(format!("Kafka could not format {}:\n{}", dir.display(), String::from_utf8_lossy(&said))))
 }
 
-/// Replication of one, few internal partitions and no waiting for more group members, since there is one node;
-/// topics are never made by accident.
-fn server_properties(dir: &Path, port: u16, controller_port: u16) -> String {
+impl Node {
+    /// A cluster of one.
+    fn alone(port: u16, doors: Vec<Door>) -> Result<Self> {
+        Ok(Self { id: 1, port, voters: vec![(1, free_port()?)], doors, heap_mb: ALONE_HEAP_MB })
+    }
+
+    fn controller_port(&self) -> u16 {
+        self.voters.iter().find(|(id, _)| *id == self.id).map_or(0, |(_, port)| *port)
+    }
+}
+
+/// As many replicas as there are nodes, one of which may be away; few internal partitions and no waiting for more group
+/// members; a node that is gone is missed soon; topics are never made by accident.
+fn server_properties(dir: &Path, node: &Node) -> String {
+    let Node { id, port, voters, doors, .. } = node;
+    let (replicas, controller_port) = (voters.len(), node.controller_port());
+    let in_sync = replicas.saturating_sub(1).max(1);
+    let voters: Vec<String> = voters.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+    let voters = voters.join(",");
+    let each = |text: fn(usize, &Door) -> String| -> String {
+        doors.iter().enumerate().map(|(index, door)| text(index, door)).collect()
+    };
+    let listeners = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.port));
+    let advertised = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.advertised));
+    let protocols = each(|index, _| format!(",DOOR{index}:PLAINTEXT"));
     format!(
         "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+node.id={id}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={}/data
 auto.create.topics.enable=false
-default.replication.factor=1
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={in_sync}
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.consumer.min.session.timeout.ms=1000
 group.consumer.session.timeout.ms=3000

@@ -19,8 +19,10 @@ Usage: cargo xtask COMMAND
 
   demo [ARGUMENT...]       the demonstration; arguments go to `tidegate demo` (--json, --stay, --help)
   test [ARGUMENT...]       format check, build and all tests; arguments go to `cargo test` (a name, -p CRATE)
-  chaos [--minutes N] [--seed N]
-                           kills processes at random moments for so long on each kind of log (1), and asks an oracle
+  chaos [--minutes N] [--kills N] [--network] [--seed N]
+                           kills processes at random moments, on each kind of log so long (1) and each kind of process
+                           so often (20) at least, and asks an oracle; --network: with cuts, resets and delays, too
+  outage [--seconds N]     stops Kafka and control for so long (75) under traffic, and compares what was counted
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
   setup [--for PURPOSE]    installs what is missing for: demo, test (default), kafka, postfix, lint
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Some("demo") => pipeline::demo(arguments.rest(), &progress),
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
+        Some("outage") => outage(arguments, &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
         Some("setup") => set_up(arguments, &progress),
         Some("kafka") => developer::kafka(arguments, &progress),
@@ -68,10 +71,20 @@ fn help() -> ExitCode {
 }
 
 fn chaos(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
-    let minutes = arguments.number("--minutes")?.unwrap_or(1);
-    let seed = arguments.number("--seed")?;
+    let chaos = pipeline::Chaos {
+        minutes: arguments.number("--minutes")?.unwrap_or(1),
+        kills: arguments.number("--kills")?.unwrap_or(20),
+        network: arguments.flag("--network"),
+        seed: arguments.number("--seed")?,
+    };
     arguments.finish()?;
-    pipeline::chaos(minutes, seed, progress)
+    pipeline::chaos(chaos, progress)
+}
+
+fn outage(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let seconds = arguments.number("--seconds")?.unwrap_or(75);
+    arguments.finish()?;
+    pipeline::outage(seconds, progress)
 }
 
 fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {

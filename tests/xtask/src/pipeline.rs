@@ -53,21 +53,60 @@ pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
 }
 
-/// Runs the chaos tests for so many minutes on each kind of log, and shows what they say.
-pub fn chaos(minutes: u64, seed: Option<u64>, progress: &Progress) -> Result<ExitCode> {
-    setup::install_missing(Purpose::Test, progress)?;
-    setup::fetch_parts(Purpose::Test)?;
-    progress.step("building (some minutes the first time)");
-    if let Some(failed) = failure(&mut cargo(&BUILD_ALL))? {
-        return Ok(failed);
+/// How long and how hard the chaos tests are run.
+#[derive(Debug, Clone, Copy)]
+pub struct Chaos {
+    /// How long at least on each kind of log, in minutes.
+    pub minutes: u64,
+    /// How often each kind of process is killed at least.
+    pub kills: u64,
+    /// Whether the network between the services fails, too.
+    pub network: bool,
+    /// Repeats a run's random moments.
+    pub seed: Option<u64>,
+}
+
+/// Runs the chaos tests and shows what they say.
+pub fn chaos(chaos: Chaos, progress: &Progress) -> Result<ExitCode> {
+    build_for_tests(progress)?;
+    let Chaos { minutes, kills, network, seed } = chaos;
+    progress.step(&format!(
+        "killing each kind of process {kills} times, for {minutes} min or more, on the embedded log, then on Kafka"
+    ));
+    let mut test = long_test("chaos");
+    test.env("TIDEGATE_CHAOS_MINUTES", minutes.to_string()).env("TIDEGATE_CHAOS_KILLS", kills.to_string());
+    if network {
+        test.env("TIDEGATE_CHAOS_NETWORK", "1");
     }
-    progress.step(&format!("killing processes for {minutes} min on the embedded log, then on Kafka"));
-    let mut test = cargo(&["test", "--workspace", "--test", "chaos", "--", "--nocapture", "--test-threads", "1"]);
-    test.env("TIDEGATE_PROGRAMS", target_dir().join("debug")).env("TIDEGATE_CHAOS_MINUTES", minutes.to_string());
     if let Some(seed) = seed {
         test.env("TIDEGATE_CHAOS_SEED", seed.to_string());
     }
     Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Runs the outage test with Kafka and control away for so long, and shows what it says.
+pub fn outage(seconds: u64, progress: &Progress) -> Result<ExitCode> {
+    build_for_tests(progress)?;
+    progress.step(&format!("Kafka and control will be away for {seconds} s under traffic"));
+    let mut test = long_test("outage");
+    test.env("TIDEGATE_OUTAGE_SECONDS", seconds.to_string());
+    Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
+}
+
+fn build_for_tests(progress: &Progress) -> Result<()> {
+    setup::install_missing(Purpose::Test, progress)?;
+    setup::fetch_parts(Purpose::Test)?;
+    progress.step("building (some minutes the first time)");
+    match failure(&mut cargo(&BUILD_ALL))? {
+        None => Ok(()),
+        Some(_) => Err(Error::new("the build failed; see above")),
+    }
+}
+
+fn long_test(name: &str) -> Command {
+    let mut test = cargo(&["test", "--workspace", "--test", name, "--", "--nocapture", "--test-threads", "1"]);
+    test.env("TIDEGATE_PROGRAMS", target_dir().join("debug"));
+    test
 }
 
 /// What no compiler run of the tests needs, but every change should pass.

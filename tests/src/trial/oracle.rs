@@ -1,0 +1,213 @@
+//! What must be, and whether it is.
+
+use super::{PEOPLE, Trial};
+use crate::faults::Victim;
+use crate::hijack::SITES;
+use crate::installation::{TIMEOUT, admin};
+use crate::ledger::{Kind, Misfit};
+use crate::mail::{BURST_RULES, person};
+use crate::topics::{read_events, read_locks};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Instant;
+use xtask::wait::{wait_for, wait_until};
+
+/// What must be.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    /// Who is locked, under which id.
+    pub locked: BTreeMap<String, String>,
+    /// Who was unlocked last, and from which place in the ledger on its messages count.
+    pub unlocked: BTreeMap<String, usize>,
+    /// Every lock there ever was.
+    ever: BTreeSet<(String, String)>,
+}
+
+impl Oracle {
+    pub fn lock(&mut self, account: &str, id: &str) {
+        self.locked.insert(account.to_owned(), id.to_owned());
+        self.ever.insert((account.to_owned(), id.to_owned()));
+    }
+
+    pub fn unlock(&mut self, account: &str, counts_from: usize) {
+        self.locked.remove(account);
+        self.unlocked.insert(account.to_owned(), counts_from);
+    }
+
+    /// From which place in the ledger on an account's messages count.
+    pub fn counts_from(&self, account: &str) -> usize {
+        self.unlocked.get(account).copied().unwrap_or(0)
+    }
+}
+
+impl Trial {
+    /// Compares states and counts with what must be; `thief` was locked since the last time. Nobody sends meanwhile.
+    pub(super) fn ask_the_oracle(&mut self, thief: Option<&str>) -> Result<()> {
+        let correspondence = std::sync::Arc::clone(&self.correspondence);
+        let _quiet = correspondence.quiet();
+        let refused = correspondence.refused();
+        ensure!(refused.is_empty(), "mail was refused that must pass: {refused:?}");
+        let now = self.locked_now()?;
+        if let Some(thief) = thief {
+            let id = now.get(thief).with_context(|| format!("{thief} is not locked, but {now:?}"))?;
+            self.oracle.lock(thief, id);
+        }
+        ensure!(now == self.oracle.locked, "locked are {now:?}, but must be {:?}", self.oracle.locked);
+        self.count_everybody()
+    }
+
+    /// Stops the load and compares all records with all that was sent; then once more with a worker that starts anew.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn settle(mut self) -> Result<()> {
+        let correspondence = std::sync::Arc::clone(&self.correspondence);
+        let quiet = correspondence.quiet();
+        for edge in &self.sites.edges {
+            let left = || edge.process.metric("tidegate_edge_spool_events", &[]).unwrap_or(1.0);
+            wait_until("the spool to empty", TIMEOUT, || left() < 1.0)?;
+        }
+        let worker = if self.kafka.is_some() { Victim::Stream } else { Victim::AllInOne };
+        self.server(worker)?.process.kill();
+        let events = read_events(&self.log(), self.ledger.certain())?;
+        let accepted = self.ledger.count();
+        ensure!(self.ledger.compare(&events) == Misfit::default(), "{:?}", self.ledger.compare(&events));
+        self.ledger.resolve(&events);
+        let (locks, ever) = (read_locks(&self.log())?, &self.oracle.ever);
+        // The embedded log compacts soon: the newest of each account is there.
+        let fits = if self.kafka.is_some() { locks == *ever } else { locks.is_subset(ever) };
+        ensure!(fits, "locks that were published: {locks:?}, but must be {ever:?}");
+        self.server(worker)?.kill_and_start_again()?;
+        drop(quiet);
+        self.ask_the_oracle(None)?;
+        #[allow(clippy::print_stdout, reason = "a long run tells what it did")]
+        {
+            println!("{} rounds: {:?}", self.round, self.troubles);
+            println!(
+                "{} messages accepted, {} events in {} records, {} locks in all, {} in force",
+                accepted,
+                events.by_number.len(),
+                events.records,
+                self.oracle.ever.len(),
+                self.oracle.locked.len()
+            );
+        }
+        Ok(())
+    }
+
+    /// The windows' own counts equal what was sent: a rule that notices everybody is asked for its evidence. What is
+    /// still under way is waited for; a message that counts twice is never forgiven.
+    fn count_everybody(&mut self) -> Result<()> {
+        let people = (0..PEOPLE).map(|number| (person(number), number % SITES));
+        let unlocked = self.oracle.unlocked.keys().filter(|account| !self.oracle.locked.contains_key(*account));
+        let asked: Vec<(String, usize)> = people.chain(unlocked.map(|account| (account.clone(), 0))).collect();
+        let began = Instant::now();
+        loop {
+            let counted = self.take_census(&asked)?;
+            let mut behind = Vec::new();
+            for (account, _) in &asked {
+                let (certain, doubtful) = self.ledger.count_of(account, self.oracle.counts_from(account));
+                let counts = counted.get(account).copied().unwrap_or(0);
+                let said = format!("{account} counts {counts} times, of {certain} messages and {doubtful} in doubt");
+                ensure!(counts <= certain + doubtful, "{said}");
+                if counts < certain {
+                    behind.push(said);
+                }
+            }
+            if behind.is_empty() {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < TIMEOUT, "{}", behind.join("; "));
+        }
+    }
+
+    /// Puts a rule of a new name in force, has each account send a letter, and reads what the rule saw.
+    fn take_census(&mut self, asked: &[(String, usize)]) -> Result<BTreeMap<String, usize>> {
+        self.censuses += 1;
+        let name = format!("census-{}", self.censuses);
+        let worker = if self.kafka.is_some() { Victim::Stream } else { Victim::AllInOne };
+        let server = self.server(worker)?;
+        let taken = |server: &crate::installation::Server| {
+            server.process.metric("tidegate_stream_rule_reloads_total", &[("result", "taken")]).unwrap_or(0.0)
+        };
+        let before = taken(server);
+        let census = format!(
+            "{BURST_RULES}\n[[rule]]\nname = \"{name}\"\nwhen = \"messages_24h >= 1\"\naction = \"notify\"\n\
+             reason = \"Everybody is counted.\"\nsource = \"end-to-end tests\"\n"
+        );
+        let new = server.rules.with_extension("new");
+        fs::write(&new, census)?;
+        fs::rename(&new, &server.rules)?;
+        wait_until("the census to be in force", TIMEOUT, || taken(server) > before)?;
+        for (account, site) in asked {
+            ensure!(self.send(*site, account, Kind::Letter)?, "{account} was refused");
+        }
+        let mut last = Ok(BTreeMap::new());
+        let found = wait_for("everybody to be counted", TIMEOUT, || {
+            last = self.counted_by(&name);
+            let counted = last.as_ref().ok()?;
+            asked.iter().all(|(account, _)| counted.contains_key(account)).then(|| counted.clone())
+        });
+        found.with_context(|| format!("{name} saw {last:?} of {asked:?}"))
+    }
+
+    /// How many messages the rule `name` saw of each account.
+    fn counted_by(&self, name: &str) -> Result<BTreeMap<String, usize>> {
+        let mut counted = BTreeMap::new();
+        for state in self.states(&["--status", "active"])? {
+            let notice = &state["notice"];
+            if notice["rule"] == name {
+                let count = notice["evidence"]["messages_24h"].as_f64().context("no evidence")?;
+                counted.insert(state["account"].as_str().unwrap_or_default().to_owned(), count as usize);
+            }
+        }
+        Ok(counted)
+    }
+
+    pub(super) fn locked_now(&self) -> Result<BTreeMap<String, String>> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let listed = self.states(&["--status", "locked"])?;
+        Ok(listed.iter().map(|one| (text(&one["account"]), text(&one["lock"]["id"]))).collect())
+    }
+
+    fn states(&self, which: &[&str]) -> Result<Vec<Value>> {
+        let list = [&["accounts", "list", "--json"], which].concat();
+        let listed = admin(self.control()?, &list)?.succeeded()?;
+        Ok(serde_json::from_str(&listed.stdout)?)
+    }
+
+    /// A lock that nobody ever takes back.
+    pub(super) fn lock_one_for_good(&mut self) -> Result<()> {
+        let account = self.idle.pop_front().context("nobody to lock")?;
+        let lock = ["accounts", "lock", &account, "--reason", "reported", "--reply", "Locked."];
+        admin(self.control()?, &lock)?.succeeded()?;
+        let id = self.locked_now()?.remove(&account).context("it is not locked")?;
+        self.oracle.lock(&account, &id);
+        self.for_good = account;
+        for site in 0..SITES {
+            self.wait_until_refused(site, &self.for_good.clone(), Kind::Letter)?;
+        }
+        Ok(())
+    }
+}
+
+/// Unlocks an account, whatever becomes of control meanwhile. Blocks until it is unlocked.
+pub(super) fn unlock(control: SocketAddr, account: &str) -> Result<()> {
+    let unlock = ["accounts", "unlock", account, "--reason", "called back", "--evidence", "by phone", "--wait", "1s"];
+    let mut said = String::new();
+    let is_active = || -> Result<bool> {
+        let shown = admin(control, &["accounts", "show", account, "--json"])?.succeeded()?;
+        Ok(serde_json::from_str::<Value>(&shown.stdout)?["status"] == "active")
+    };
+    wait_until("an unlock", 2 * TIMEOUT, || {
+        match admin(control, &unlock).and_then(crate::command::Ended::succeeded) {
+            Ok(_) => {}
+            Err(error) => said = format!("{error:#}"),
+        }
+        is_active().unwrap_or(false)
+    })
+    .with_context(|| format!("the last attempt said: {said}"))
+}

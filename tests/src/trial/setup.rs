@@ -1,0 +1,123 @@
+//! Starting the whole installation of a trial.
+
+use super::{HIJACKED, Oracle, PAUSE, PEOPLE, Trial};
+use crate::correspondence::Correspondence;
+use crate::faults::{Line, Victim};
+use crate::hijack::{SITES, Sites};
+use crate::installation::{Log, Server};
+use crate::ledger::Ledger;
+use crate::mail::{BURST_RULES, person};
+use crate::proxy::Proxy;
+use crate::random::Random;
+use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tidegate_bus::{BusConfig, EmbeddedConfig, KafkaConfig};
+use xtask::kafka::KafkaRig;
+use xtask::ports::free_port;
+
+/// Partitions of the log.
+const PARTITIONS: u32 = 4;
+
+/// Where the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// One process with the embedded log.
+    AllInOne,
+    /// Services of their own on Kafka.
+    OnKafka,
+}
+
+impl Trial {
+    /// Starts everything; `with_network` puts a proxy on each line.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn start(setup: Setup, with_network: bool, random: Random) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut lines = BTreeMap::new();
+        let kafka = match setup {
+            Setup::AllInOne => None,
+            Setup::OnKafka => Some(start_kafka(dir.path(), with_network, &mut lines)?),
+        };
+        let brokers = |line| match lines.get(&line).map(Proxy::address) {
+            Some(address) => Some(address.to_string()),
+            None => kafka.as_ref().map(KafkaRig::bootstrap),
+        };
+        let parts: &[_] = match setup {
+            Setup::AllInOne => &[(Victim::AllInOne, "serve", Line::StreamToKafka)],
+            Setup::OnKafka => {
+                &[(Victim::Control, "control", Line::ControlToKafka), (Victim::Stream, "stream", Line::StreamToKafka)]
+            }
+        };
+        let mut servers = BTreeMap::new();
+        for (victim, part, line) in parts {
+            let log = match brokers(*line) {
+                Some(bootstrap_servers) => Log::Kafka { bootstrap_servers, properties: String::new() },
+                None => Log::Embedded,
+            };
+            servers.insert(*victim, Server::start(dir.path(), part, part, &log, BURST_RULES)?);
+        }
+        // The first edge publishes straight to Kafka, the others through control.
+        let straight = brokers(Line::EdgeToKafka).map_or_else(String::new, |brokers| {
+            format!(
+                "publish = {{ kind = \"kafka\", \
+                 kafka = {{ bootstrap_servers = \"{brokers}\", partitions = {PARTITIONS} }} }}"
+            )
+        });
+        let control = servers.values().next().context("no server")?.control;
+        let mut controls = [control; SITES];
+        if with_network {
+            for (site, address) in controls.iter_mut().enumerate() {
+                let proxy = Proxy::start(control)?;
+                *address = proxy.address();
+                lines.insert(Line::EdgeToControl(site), proxy);
+            }
+        }
+        let sites = Sites::start_behind(dir.path(), controls, &straight, PEOPLE + HIJACKED)?;
+        let ledger = Arc::new(Ledger::new(sites.addresses()));
+        let mut trial = Self {
+            correspondence: Arc::new(Correspondence::start(&ledger, PEOPLE, SITES, PAUSE)),
+            kafka,
+            servers,
+            lines,
+            sites,
+            ledger,
+            random,
+            round: 0,
+            sent: 0,
+            censuses: 0,
+            oracle: Oracle::default(),
+            for_good: String::new(),
+            idle: (PEOPLE..PEOPLE + HIJACKED).map(person).collect(),
+            troubles: BTreeMap::new(),
+            dir,
+        };
+        trial.lock_one_for_good()?;
+        Ok(trial)
+    }
+
+    /// The log, as who reads it past all services opens it.
+    pub(super) fn log(&self) -> BusConfig {
+        if let Some(kafka) = &self.kafka {
+            let bootstrap_servers = kafka.bootstrap();
+            BusConfig::Kafka(KafkaConfig { bootstrap_servers, partitions: PARTITIONS, ..KafkaConfig::default() })
+        } else {
+            let directory = self.dir.path().join("serve/log");
+            BusConfig::Embedded(EmbeddedConfig { directory, ..EmbeddedConfig::default() })
+        }
+    }
+}
+
+/// Kafka, with a proxy of its own for each of its clients if that is wanted.
+fn start_kafka(dir: &Path, with_network: bool, lines: &mut BTreeMap<Line, Proxy>) -> Result<KafkaRig> {
+    let through = [Line::ControlToKafka, Line::StreamToKafka, Line::EdgeToKafka];
+    let through = if with_network { &through[..] } else { &[] };
+    let ports = through.iter().map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
+    let kafka = KafkaRig::start_behind(&dir.join("kafka"), &ports)?;
+    for (index, (line, port)) in through.iter().zip(ports).enumerate() {
+        lines.insert(*line, Proxy::start_on(port, kafka.door(index))?);
+    }
+    Ok(kafka)
+}
