@@ -5,6 +5,7 @@
 
 mod cli;
 mod developer;
+mod fuzz;
 mod pipeline;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ Usage: cargo xtask COMMAND
   test [ARGUMENT...]       format check, build and all tests; arguments go to `cargo test` (a name, -p CRATE)
   chaos [--minutes N] [--seed N]
                            kills processes at random moments for so long on each kind of log (1), and asks an oracle
+  fuzz [--inputs N] [--seed N] [TARGET...]
+                           gives each target, or these, so many inputs (1000000), led by what code they reach
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
   setup [--for PURPOSE]    installs what is missing for: demo, test (default), kafka, postfix, lint
 
@@ -38,12 +41,16 @@ Usage: cargo xtask COMMAND
 Each installs what it needs where it can: with apt, as root, on Debian.";
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile_with_counters() {
+        return code;
+    }
     let mut arguments = Arguments::new(std::env::args().skip(1));
     let progress = Progress::new();
     let result = match arguments.word().as_deref() {
         Some("demo") => pipeline::demo(arguments.rest(), &progress),
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
+        Some("fuzz") => fuzz(arguments, &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
         Some("setup") => set_up(arguments, &progress),
         Some("kafka") => developer::kafka(arguments, &progress),
@@ -72,6 +79,14 @@ fn chaos(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     let seed = arguments.number("--seed")?;
     arguments.finish()?;
     pipeline::chaos(minutes, seed, progress)
+}
+
+fn fuzz(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let inputs = arguments.number("--inputs")?.unwrap_or(1_000_000);
+    let seed = arguments.number("--seed")?.unwrap_or(1);
+    let targets: Vec<String> = std::iter::from_fn(|| arguments.word()).collect();
+    arguments.finish()?;
+    fuzz::run(inputs, seed, &targets, progress)
 }
 
 fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {

@@ -111,7 +111,7 @@ fn check_format(progress: &Progress) -> Result<Option<ExitCode>> {
 }
 
 /// cargo, with this program's own target folder, wherever the command was given.
-fn cargo(arguments: &[&str]) -> Command {
+pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo_program());
     let (subcommand, rest) = arguments.split_first().unwrap_or((&"help", &[]));
     command.arg(subcommand);
@@ -127,7 +127,7 @@ fn cargo_program() -> String {
 }
 
 /// Runs a command with this program's own input and output; gives the code to end with if it failed.
-fn failure(command: &mut Command) -> Result<Option<ExitCode>> {
+pub fn failure(command: &mut Command) -> Result<Option<ExitCode>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status: ExitStatus = command.status().context(|| format!("running {name}"))?;
     if status.success() {
