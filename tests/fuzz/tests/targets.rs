@@ -58,6 +58,15 @@ fn every_target_is_tested() {
     assert_eq!(TARGETS.iter().map(|target| target.name).collect::<Vec<_>>(), TESTED);
 }
 
+/// Reads the inputs in `TIDEGATE_FUZZ_FILES` (`TARGET=FILE ...`), which `cargo xtask fuzz` found.
+#[test]
+fn files_that_were_named() {
+    for pair in std::env::var("TIDEGATE_FUZZ_FILES").unwrap_or_default().split_whitespace() {
+        let (name, file) = pair.split_once('=').unwrap();
+        (target(name).unwrap().run)(&std::fs::read(file).unwrap());
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_inputs() {
     let inputs = |seed| {

@@ -119,6 +119,15 @@ pub fn cargo(arguments: &[&str]) -> Command {
         command.arg("--target-dir").arg(target_dir());
     }
     command.args(rest).current_dir(workspace_root());
+    // `cargo run`, which started this program, said what it is. Some build scripts (ring's) read that of their own
+    // environment, and would run again whenever cargo is called from here after it was called by hand.
+    for (name, _) in std::env::vars_os() {
+        let is_of_this_package =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if is_of_this_package {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
