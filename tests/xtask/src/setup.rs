@@ -78,8 +78,8 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
-/// rspamd as a filter before the edge, and Go for `grpcurl`.
-const TEST: [Need; 2] = [program("rspamd", "rspamd"), program("go", "golang-go")];
+/// rspamd as a filter before the edge, Go for `grpcurl`, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 3] = [program("rspamd", "rspamd"), program("go", "golang-go"), program("strace", "strace")];
 
 /// Python with room for `buf`, which comes from PyPI.
 const LINT: [Need; 2] =
