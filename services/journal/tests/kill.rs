@@ -128,7 +128,9 @@ fn kill_everywhere(scenario: &str, begin: &[(&str, Vec<u8>)], damaged_files: u64
                 return;
             }
             let directory = directory();
-            begin.iter().for_each(|(name, octets)| fs::write(directory.path().join(name), octets).unwrap());
+            for (name, octets) in begin {
+                fs::write(directory.path().join(name), octets).unwrap();
+            }
             let (acknowledged, ended) = run(scenario, directory.path(), number);
             if ended {
                 calls.fetch_min(number, Ordering::Relaxed);
