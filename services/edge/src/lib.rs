@@ -30,3 +30,4 @@ pub use clock::Clock;
 pub use config::EdgeConfig;
 pub use error::EdgeError;
 pub use service::Service;
+pub use states::whole_file as states_file;

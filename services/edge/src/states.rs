@@ -4,6 +4,7 @@
 //! complete; until then its states are in force too (a lock does not wait for the rest), over those held before.
 
 mod disk;
+pub mod whole_file;
 
 pub(crate) use disk::StatesDisk;
 

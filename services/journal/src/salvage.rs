@@ -53,7 +53,7 @@ fn read_catalogue(files: &Files) -> rusqlite::Result<(Connection, Catalogue)> {
     source.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     source.pragma_update(None, "query_only", true)?;
     let log_id = schema::log_id(&source)?;
-    let topics = schema::load_topics(&source)?;
+    let topics = schema::load_topics_by_tables(&source)?;
     let mut statement = source.prepare("SELECT group_name, topic_id, partition, next_offset FROM positions")?;
     let positions = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?

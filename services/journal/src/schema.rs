@@ -183,8 +183,20 @@ pub(crate) fn log_id(connection: &Connection) -> rusqlite::Result<String> {
 
 /// All topics as the file has them.
 pub(crate) fn load_topics(connection: &Connection) -> rusqlite::Result<Vec<Topic>> {
-    let mut statement =
-        connection.prepare("SELECT id, name, partitions, compact, max_age_ms, max_bytes FROM topics ORDER BY id")?;
+    topics(connection, "SELECT id, name, partitions, compact, max_age_ms, max_bytes FROM topics ORDER BY id")
+}
+
+/// All topics, their shape as the tables tell it: in a damaged file a number of the catalogue is worth less than what
+/// is there.
+pub(crate) fn load_topics_by_tables(connection: &Connection) -> rusqlite::Result<Vec<Topic>> {
+    let partitions = "(SELECT count(*) FROM partitions WHERE topic_id = topics.id)";
+    let compact = "EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'keys_' || topics.id)";
+    let sql = format!("SELECT id, name, {partitions}, {compact}, max_age_ms, max_bytes FROM topics ORDER BY id");
+    topics(connection, &sql)
+}
+
+fn topics(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<Topic>> {
+    let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut topics = Vec::new();
     while let Some(row) = rows.next()? {
@@ -207,9 +219,31 @@ pub(crate) fn load_topics(connection: &Connection) -> rusqlite::Result<Vec<Topic
     Ok(topics)
 }
 
-/// What contradicts itself in the catalogue, if anything: counters are not checksummed.
+/// What contradicts itself in the catalogue, if anything: names and counters are not checksummed.
 pub(crate) fn contradiction(connection: &Connection, topics: &[Topic]) -> rusqlite::Result<Option<String>> {
+    // The quick check does not compare a table with its index: a name that is only in one of them can be neither
+    // found nor created.
+    let verdict: String = connection.query_row("PRAGMA integrity_check('topics')", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Ok(Some(verdict));
+    }
     for topic in topics {
+        let partitions: u32 =
+            connection
+                .query_row("SELECT count(*) FROM partitions WHERE topic_id = ?1", [topic.id], |row| row.get(0))?;
+        if partitions != topic.partition_count() {
+            let count = topic.partition_count();
+            return Ok(Some(format!("topic {} has {count} partitions and counters of {partitions}", topic.name)));
+        }
+        let keys = format!("keys_{}", topic.id);
+        let has_keys: bool = connection.query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+            [keys],
+            |row| row.get(0),
+        )?;
+        if has_keys != matches!(topic.retention(), Retention::Compact) {
+            return Ok(Some(format!("it cannot be told whether topic {} is a compacted one", topic.name)));
+        }
         for partition in 0..topic.partition_count() {
             let state = topic.state(partition);
             let last: Option<i64> = connection.query_row(&topic.sql.last_offset, [partition], |row| row.get(0))?;

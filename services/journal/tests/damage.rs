@@ -206,6 +206,42 @@ fn a_length_in_the_catalogue_that_cannot_be_is_damage() {
     assert_eq!(open(&path).stats().damaged_files, 1);
 }
 
+#[test]
+fn a_catalogue_that_contradicts_itself_is_damage() {
+    // Each was a journal that could not be opened any more, though most of it can be read.
+    let sql = |what: &'static str| {
+        move |path: &Path| {
+            rusqlite::Connection::open(path)
+                .unwrap()
+                .execute(&format!("UPDATE topics SET {what}"), [])
+                .map(drop)
+                .unwrap();
+        }
+    };
+    let in_the_table_only = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let at = bytes.windows(7).position(|name| name == b"a-topic").unwrap();
+        bytes[at] = b'b';
+        fs::write(path, bytes).unwrap();
+    };
+    let damages: [&dyn Fn(&Path); 3] = [&in_the_table_only, &sql("partitions = 1"), &sql("compact = 0")];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let directory = directory();
+        let path = directory.path().join("journal.db");
+        let journal = open(&path);
+        journal.create_topic("a-topic", 3, Retention::Compact).unwrap();
+        journal.commit(Batch::new().append("a-topic", 0, vec![keyed(0, "k", "v")])).unwrap();
+        drop(journal);
+        damage(&path);
+        let journal = open(&path);
+        assert_eq!(journal.stats().damaged_files, 1, "{number}");
+        journal.create_topic("a-topic", 3, Retention::Compact).unwrap();
+        let kept = journal.read("a-topic", 0, 0, 9, ALL_BYTES).unwrap().records.len();
+        // Whose a topic without its name was cannot be told.
+        assert_eq!(kept, usize::from(number > 0), "{number}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -293,6 +293,8 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_cut_of_a_real_session_gives_the_same(sizes in prop::collection::vec(1_usize..200, 1..20), which in 0_usize..5) {
         let (capture, conn) = [(POSTFIX, 3), (POSTFIX, 12), (SENDMAIL, 1), (BEHIND_RSPAMD, 8), (BEHIND_RSPAMD, 9)][which];

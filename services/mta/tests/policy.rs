@@ -249,6 +249,8 @@ fn without_a_login_it_is_let_pass() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Cut anywhere, and mixed over connections in any way that keeps the order: the same answers and messages.
     #[test]
     fn any_cut_gives_the_same(sizes in prop::collection::vec(1_usize..300, 1..20)) {

@@ -3,7 +3,7 @@
 use crate::manifest::Manifest;
 
 /// Each crate's layer. A crate depends only on crates of lower layers.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("tidegate-domain", 0),
     ("tidegate-mta", 1),
     ("tidegate-detect", 1),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("tidegate-history", 3),
     ("tidegate", 4),
     ("tidegate-tests", 4),
+    ("tidegate-fuzz", 4),
     // Below all others: it must build without any of them.
     ("xtask", 0),
 ];

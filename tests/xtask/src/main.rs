@@ -5,6 +5,7 @@
 
 mod cli;
 mod developer;
+mod fuzz;
 mod pipeline;
 
 use std::process::ExitCode;
@@ -23,8 +24,11 @@ Usage: cargo xtask COMMAND
                            kills processes at random moments, on each kind of log so long (1) and each kind of process
                            so often (20) at least, and asks an oracle; --network: with cuts, resets and delays, too
   outage [--seconds N]     stops Kafka and control for so long (75) under traffic, and compares what was counted
+  fuzz [--inputs N] [--seed N] [TARGET...]
+                           gives each target, or these, so many inputs (1000000), led by what code they reach
+  bench [ARGUMENT...]      a release build, a Kafka, and `tidegate bench` on both kinds of log (--quick, --json, --help)
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
-  setup [--for PURPOSE]    installs what is missing for: demo, test (default), kafka, postfix, lint
+  setup [--for PURPOSE]    installs what is missing for: demo, test (default), bench, kafka, postfix, lint
 
   kafka up [--port N]      an Apache Kafka on 127.0.0.1 (port 9092), its data in the target folder
   kafka down               stops it; its data stays
@@ -40,6 +44,9 @@ Usage: cargo xtask COMMAND
 Each installs what it needs where it can: with apt, as root, on Debian.";
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile_with_counters() {
+        return code;
+    }
     let mut arguments = Arguments::new(std::env::args().skip(1));
     let progress = Progress::new();
     let result = match arguments.word().as_deref() {
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
         Some("outage") => outage(arguments, &progress),
+        Some("fuzz") => fuzz(arguments, &progress),
+        Some("bench") => pipeline::bench(arguments.rest(), &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
         Some("setup") => set_up(arguments, &progress),
         Some("kafka") => developer::kafka(arguments, &progress),
@@ -85,6 +94,14 @@ fn outage(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     let seconds = arguments.number("--seconds")?.unwrap_or(75);
     arguments.finish()?;
     pipeline::outage(seconds, progress)
+}
+
+fn fuzz(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let inputs = arguments.number("--inputs")?.unwrap_or(1_000_000);
+    let seed = arguments.number("--seed")?.unwrap_or(1);
+    let targets: Vec<String> = std::iter::from_fn(|| arguments.word()).collect();
+    arguments.finish()?;
+    fuzz::run(inputs, seed, &targets, progress)
 }
 
 fn set_up(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
 use xtask::error::{Context, Error, Result};
+use xtask::kafka::KafkaRig;
 use xtask::paths::{find_program, target_dir, workspace_root};
 use xtask::progress::Progress;
 use xtask::setup::{self, Purpose};
@@ -27,6 +28,29 @@ pub fn demo(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     let program = target_dir().join("debug/tidegate");
     let error = Command::new(&program).arg("demo").args(arguments).exec();
     Err(error).context(|| format!("starting {}", program.display()))
+}
+
+/// Builds for speed and measures, with a Kafka of its own beside the embedded log.
+pub fn bench(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Bench, progress)?;
+    setup::fetch_parts(Purpose::Bench)?;
+    progress.step("building for release (a quarter of an hour the first time)");
+    if let Some(failed) = failure(&mut cargo(&["build", "--release", "-p", "tidegate", "-p", "tidegate-edge"]))? {
+        return Ok(failed);
+    }
+    let home = target_dir().join("tmp/bench-kafka");
+    if home.exists() {
+        std::fs::remove_dir_all(&home).context(|| format!("emptying {}", home.display()))?;
+    }
+    progress.step("starting Kafka");
+    let kafka = KafkaRig::start(&home)?;
+    progress.step("running tidegate bench; close other programs meanwhile");
+    let program = target_dir().join("release/tidegate");
+    let mut bench = Command::new(&program);
+    bench.arg("bench").args(["--kafka", &kafka.bootstrap()]).args(arguments);
+    let ended = bench.status().context(|| format!("starting {}", program.display()))?;
+    drop(kafka);
+    Ok(ended.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Checks the format, builds, fetches the real parts meanwhile, and runs all tests. Ends as `cargo test` does.
@@ -150,7 +174,7 @@ fn check_format(progress: &Progress) -> Result<Option<ExitCode>> {
 }
 
 /// cargo, with this program's own target folder, wherever the command was given.
-fn cargo(arguments: &[&str]) -> Command {
+pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo_program());
     let (subcommand, rest) = arguments.split_first().unwrap_or((&"help", &[]));
     command.arg(subcommand);
@@ -158,6 +182,15 @@ fn cargo(arguments: &[&str]) -> Command {
         command.arg("--target-dir").arg(target_dir());
     }
     command.args(rest).current_dir(workspace_root());
+    // `cargo run`, which started this program, said what it is. Some build scripts (ring's) read that of their own
+    // environment, and would run again whenever cargo is called from here after it was called by hand.
+    for (name, _) in std::env::vars_os() {
+        let is_of_this_package =
+            name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if is_of_this_package {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
@@ -166,7 +199,7 @@ fn cargo_program() -> String {
 }
 
 /// Runs a command with this program's own input and output; gives the code to end with if it failed.
-fn failure(command: &mut Command) -> Result<Option<ExitCode>> {
+pub fn failure(command: &mut Command) -> Result<Option<ExitCode>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status: ExitStatus = command.status().context(|| format!("running {name}"))?;
     if status.success() {

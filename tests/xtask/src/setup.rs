@@ -19,6 +19,8 @@ pub enum Purpose {
     Demo,
     /// The whole test run.
     Test,
+    /// Measuring.
+    Bench,
     /// A Kafka for development.
     Kafka,
     /// A Postfix for development.
@@ -29,9 +31,10 @@ pub enum Purpose {
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 6] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
+        ("bench", Self::Bench),
         ("kafka", Self::Kafka),
         ("postfix", Self::Postfix),
         ("lint", Self::Lint),
@@ -78,8 +81,8 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
-/// rspamd as a filter before the edge, and Go for `grpcurl`.
-const TEST: [Need; 2] = [program("rspamd", "rspamd"), program("go", "golang-go")];
+/// rspamd as a filter before the edge, Go for `grpcurl`, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 3] = [program("rspamd", "rspamd"), program("go", "golang-go"), program("strace", "strace")];
 
 /// Python with room for `buf`, which comes from PyPI.
 const LINT: [Need; 2] =
@@ -89,6 +92,7 @@ fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
         Purpose::Demo => BUILD.to_vec(),
         Purpose::Test => [&BUILD[..], &KAFKA, &POSTFIX, &TEST].concat(),
+        Purpose::Bench => [&BUILD[..], &KAFKA].concat(),
         Purpose::Kafka => KAFKA.to_vec(),
         Purpose::Postfix => POSTFIX.to_vec(),
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
@@ -155,7 +159,7 @@ pub fn install_missing(purpose: Purpose, progress: &Progress) -> Result<()> {
 /// # Errors
 /// When a registry cannot be reached, or a part cannot be built.
 pub fn fetch_parts(purpose: Purpose) -> Result<()> {
-    if matches!(purpose, Purpose::Test | Purpose::Kafka) {
+    if matches!(purpose, Purpose::Test | Purpose::Kafka | Purpose::Bench) {
         kafka::fetch()?;
     }
     if purpose == Purpose::Test {

@@ -244,14 +244,15 @@ fn check_length(table: &Table, key: &str, most: usize, problems: &mut Problems) 
 }
 
 /// Finds the predicate's first character in the file, so that places within it are places in the file. A string with
-/// escapes is not there word for word; then places are counted from its beginning.
+/// escapes is not there word for word: then every place is its beginning.
 fn locate(table: &Table, when: &str) -> When {
     let start = table.value("when").map_or(0, Spanned::span_start);
     let raw = &table.text[start..];
     let opening = ["\"\"\"\n", "'''\n", "\"\"\"\r\n", "'''\r\n", "\"\"\"", "'''", "\"", "'"];
     let skipped = opening.iter().find(|quotes| raw.starts_with(**quotes)).map_or(0, |quotes| quotes.len());
-    let begin = if raw[skipped..].starts_with(when) { start + skipped } else { start };
-    When { text: when.to_owned(), origin: Origin(place(table.text, begin)) }
+    let verbatim = raw[skipped..].starts_with(when);
+    let begin = if verbatim { start + skipped } else { start };
+    When { text: when.to_owned(), origin: Origin { start: place(table.text, begin), verbatim } }
 }
 
 trait SpanStart {

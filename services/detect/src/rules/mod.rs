@@ -133,6 +133,21 @@ impl Rules {
         }
     }
 
+    /// What a file declares, checked by everything but its predicates: quick, and its problems are among those of
+    /// [`Rules::parse`]. The rules' `when` is empty.
+    ///
+    /// # Errors
+    /// All problems that were found, with their places.
+    pub fn outline(file_name: &str, text: &str) -> Result<Vec<RuleInfo>, Vec<Problem>> {
+        let mut problems = Problems::new(file_name);
+        let file = file::read(text, &mut problems);
+        if problems.is_empty() {
+            Ok(file.rules.into_iter().filter_map(|rule| rule.info).collect())
+        } else {
+            Err(problems.into_sorted())
+        }
+    }
+
     /// The same rules in another mode.
     pub fn in_mode(self, mode: Mode) -> Self {
         let effective = format!("{mode:?} {} {:?}", self.statistics.version(), self.infos);

@@ -90,7 +90,7 @@ pub(super) fn plan(
     let mut findings = Vec::new();
     let tokens = text::tokens(&when.text, origin).map_err(|finding| vec![finding])?;
     let tokens = fill_in(tokens, limits, used, origin, &mut findings);
-    let begin = |finding: Finding| Finding { position: finding.position.or(Some(origin.0)), ..finding };
+    let begin = |finding: Finding| Finding { position: finding.position.or(Some(origin.start)), ..finding };
     let expr = match text::parse(&tokens, origin) {
         Ok(expr) => expr,
         Err(finding) => {
@@ -108,7 +108,7 @@ pub(super) fn plan(
     if !findings.is_empty() {
         return Err(findings);
     }
-    let start = origin.place(expr.span().start).unwrap_or(origin.0);
+    let start = origin.place(expr.span().start).unwrap_or(origin.start);
     let refuse = |message: String| vec![Finding::at(Some(start), message)];
     let allowed = "numbers compared with numbers, texts with texts; AND, OR, NOT between comparisons";
     let failed = |error: DataFusionError| vec![Finding::at(Some(start), reason(&error)).allowing(allowed)];

@@ -11,17 +11,23 @@ const MAX_TOKENS: usize = 400;
 
 /// Where the first character of a piece of SQL stands in its file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin(pub Position);
+pub(crate) struct Origin {
+    pub start: Position,
+    /// Whether the piece stands in the file word for word. Where it does not (a string with escapes), no place within
+    /// it can be named, and all are its start.
+    pub verbatim: bool,
+}
 
 impl Origin {
     /// The beginning of the file.
-    pub const START: Self = Self(Position { line: 1, column: 1 });
+    pub const START: Self = Self { start: Position { line: 1, column: 1 }, verbatim: true };
 
     /// The place in the file of a location in the piece; none for the parser's location 0.
     pub fn place(self, location: Location) -> Option<Position> {
-        let Self(start) = self;
+        let start = self.start;
         match location.line {
             0 => None,
+            _ if !self.verbatim => Some(start),
             1 => Some(Position { line: start.line, column: start.column + location.column.saturating_sub(1) }),
             line => Some(Position { line: start.line + line - 1, column: location.column }),
         }

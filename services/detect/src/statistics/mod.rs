@@ -143,6 +143,21 @@ impl Statistics {
         })
     }
 
+    /// What a file declares, checked by everything but the planner: quick, and its problems are among those of
+    /// [`Statistics::parse`].
+    ///
+    /// # Errors
+    /// All problems that were found, with their places.
+    pub fn outline(file_name: &str, text: &str) -> Result<Vec<StatisticInfo>, Vec<Problem>> {
+        let mut problems = Problems::new(file_name);
+        let entries = file::read(text, &mut problems);
+        if problems.is_empty() {
+            Ok(entries.into_iter().map(|entry| entry.info).collect())
+        } else {
+            Err(problems.into_sorted())
+        }
+    }
+
     /// Statistics with the names that a file with problems means to have, so that rules over them can be checked.
     /// None when no name can be made out.
     pub(crate) fn stand_ins(text: &str) -> Option<Self> {

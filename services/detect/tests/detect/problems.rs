@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use tidegate_detect::{DEFAULT_STATISTICS, Problem, Rules, Statistics};
+use tidegate_detect::{DEFAULT_STATISTICS, Position, Problem, Rules, Statistics};
 
 fn files(extension: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/problems");
@@ -60,6 +60,17 @@ fn too_much_is_refused() {
     assert_eq!(messages(Rules::parse("r", &large, &statistics).unwrap_err()), ["the file has 1048577 octets"]);
     let many = "[[rule]]\n".repeat(501);
     assert_eq!(messages(Rules::parse("r", &many, &statistics).unwrap_err()), ["there are 501 rules"]);
+}
+
+#[test]
+fn a_place_within_a_string_with_escapes_is_the_strings_own() {
+    let statistics = Statistics::parse("s", "n = count(*);").unwrap();
+    let rule = "[[rule]]\nname = 'a'\nwhen = \"\\n\\n\\n\\n n_1h >\"\naction = 'observe'\nreason = 'r'\nsource = 's'\n";
+    let problems = Rules::parse("r", rule, &statistics).unwrap_err();
+    assert_eq!(
+        problems.iter().map(|problem| problem.position).collect::<Vec<_>>(),
+        [Some(Position { line: 3, column: 8 })]
+    );
 }
 
 #[test]

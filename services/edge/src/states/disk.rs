@@ -21,7 +21,7 @@ use tidegate_journal::{Batch, Journal, JournalError, NewRecord, Options, Retenti
 use tidegate_proto::{state_to_proto, v1};
 use tokio_util::sync::CancellationToken;
 
-const FILE: &str = "states.db";
+pub(super) const FILE: &str = "states.db";
 const TOPIC: &str = "states";
 /// A control character cannot be in an account's name.
 const POSITIONS_KEY: &[u8] = b"\0positions";
@@ -113,7 +113,7 @@ impl StatesDisk {
     }
 
     /// Writes what the disk lacks of `states`.
-    fn write(&mut self, states: &HeldStates) -> Result<(), JournalError> {
+    pub(super) fn write(&mut self, states: &HeldStates) -> Result<(), JournalError> {
         loop {
             let lacking = states.lacking(self.generation, &self.positions, WRITE_AT_A_TIME);
             if lacking.generation != self.generation {

@@ -50,7 +50,7 @@ pub fn offsets(journal: &Journal) -> Vec<u64> {
 }
 
 /// Waits until a condition holds.
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !condition() {
         assert!(begun.elapsed().as_secs() < 60, "waited in vain until {what}");

@@ -165,6 +165,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn where_it_is_cut_does_not_matter(
             body in proptest::collection::vec(prop_oneof![

@@ -40,6 +40,11 @@ pub(super) struct Step<'a> {
 const HEAD_OCTETS: usize = 5;
 
 impl FrameReader {
+    /// Octets that are held.
+    pub fn buffered_octets(&self) -> usize {
+        self.head.len() + self.data.len()
+    }
+
     /// Takes octets from the front of `input`, up to the end of a packet.
     ///
     /// # Errors

@@ -133,6 +133,11 @@ impl MilterSession {
         }
     }
 
+    /// Octets that are held of a packet that has not come whole; at most the longest packet that is kept.
+    pub fn buffered_octets(&self) -> usize {
+        self.reader.buffered_octets()
+    }
+
     /// The connection was closed without a good-bye. A message that had begun is given up.
     pub fn closed(&mut self, events: &mut Vec<SessionEvent>) {
         self.state.abort(events);

@@ -72,6 +72,11 @@ pub(super) struct RequestReader {
 }
 
 impl RequestReader {
+    /// Octets that are held.
+    pub fn buffered_octets(&self) -> usize {
+        self.line.len()
+    }
+
     /// Takes octets from the front of `input`, up to the end of a request: how many, and the request.
     pub fn read(&mut self, input: &[u8]) -> (usize, Option<PolicyRequest>) {
         let mut taken = 0;

@@ -50,6 +50,11 @@ impl PolicySession {
         }
     }
 
+    /// Octets that are held of a line that has not come whole; at most the longest line that is kept.
+    pub fn buffered_octets(&self) -> usize {
+        self.reader.buffered_octets()
+    }
+
     fn decide(
         &self,
         request: &PolicyRequest,
