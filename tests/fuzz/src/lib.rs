@@ -9,6 +9,7 @@
 //! inputs and more.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a target fails by panicking, as a test does")]
 
+mod checkpoint;
 mod config;
 mod content;
 mod domain;
@@ -55,6 +56,9 @@ pub const TARGETS: &[Target] = &[
     wire::COMMAND,
     wire::STATE,
     states_file::STATES_FILE,
+    checkpoint::MANIFEST,
+    checkpoint::SEGMENT,
+    checkpoint::WINDOWS,
     journal::JOURNAL_FILE,
     rules::STATISTICS_TEXT,
     rules::STATISTICS,
