@@ -7,7 +7,12 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How long the store may take to list, to answer for a small file, or to take one.
+const SMALL: Duration = Duration::from_secs(10);
+/// How long it may take for a segment.
+const LARGE: Duration = Duration::from_mins(2);
 /// What options from the environment begin with.
 const ENVIRONMENT: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
@@ -46,6 +51,16 @@ pub enum CheckpointError {
         /// Why it failed.
         #[source]
         source: object_store::Error,
+    },
+    /// The store did not answer.
+    #[error("{doing} {path}: no answer within {within:?}")]
+    Slow {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file or folder.
+        path: String,
+        /// How long it was waited for.
+        within: Duration,
     },
     /// A file is damaged, or of a newer version.
     #[error("reading {path}")]
@@ -97,8 +112,8 @@ impl fmt::Display for Checkpoints {
 impl Folder {
     /// Sequence numbers of the manifests and names of the segments that are there, each rising.
     pub(super) async fn list(&self) -> Result<(Vec<u64>, Vec<String>), CheckpointError> {
-        let failed = |source| self.failed("listing", &self.path, source);
-        let files: Vec<_> = self.store.list(Some(&self.path)).try_collect().await.map_err(failed)?;
+        let files: Vec<_> =
+            self.wait(SMALL, "listing", &self.path, self.store.list(Some(&self.path)).try_collect()).await?;
         let (mut manifests, mut segments) = (Vec::new(), Vec::new());
         for name in files.iter().filter_map(|file| file.location.filename()) {
             if let Some(sequence) = sequence_of(name) {
@@ -115,12 +130,12 @@ impl Folder {
     /// Reads a manifest.
     pub(super) async fn manifest(&self, sequence: u64) -> Result<Manifest, CheckpointError> {
         let path = self.path.clone().join(manifest_name(sequence));
-        let found = self.store.get(&path).await.map_err(|source| self.failed("reading", &path, source))?;
+        let found = self.wait(SMALL, "reading", &path, self.store.get(&path)).await?;
         let damaged = |source| CheckpointError::Damaged { path: path.to_string(), source };
         if found.meta.size > MAX_OCTETS {
             return Err(damaged(DamagedError::Damaged(format!("it has {} octets", found.meta.size))));
         }
-        let octets = found.bytes().await.map_err(|source| self.failed("reading", &path, source))?;
+        let octets = self.wait(SMALL, "reading", &path, found.bytes()).await?;
         let manifest = Manifest::parse(&octets).map_err(damaged)?;
         if manifest.sequence != sequence {
             return Err(damaged(DamagedError::Damaged(format!("it says that it is number {}", manifest.sequence))));
@@ -132,25 +147,23 @@ impl Folder {
     pub(super) async fn create(&self, sequence: u64, octets: Vec<u8>) -> Result<bool, CheckpointError> {
         let path = self.path.clone().join(manifest_name(sequence));
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&path, PutPayload::from(octets), options).await {
+        match self.wait(SMALL, "writing", &path, self.store.put_opts(&path, PutPayload::from(octets), options)).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(source) => Err(self.failed("writing", &path, source)),
+            Err(CheckpointError::Store { source: object_store::Error::AlreadyExists { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
     /// Reads a segment.
     pub(super) async fn segment(&self, name: &str) -> Result<bytes::Bytes, CheckpointError> {
         let path = self.path.clone().join(name);
-        let failed = |source| self.failed("reading", &path, source);
-        self.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)
+        self.wait(LARGE, "reading", &path, async { self.store.get(&path).await?.bytes().await }).await
     }
 
     /// Writes a segment.
     pub(super) async fn put_segment(&self, name: &str, octets: bytes::Bytes) -> Result<(), CheckpointError> {
         let path = self.path.clone().join(name);
-        let put = self.store.put(&path, PutPayload::from_bytes(octets)).await;
-        put.map(drop).map_err(|source| self.failed("writing", &path, source))
+        self.wait(LARGE, "writing", &path, self.store.put(&path, PutPayload::from_bytes(octets))).await.map(drop)
     }
 
     /// Deletes a manifest.
@@ -161,9 +174,9 @@ impl Folder {
     /// Deletes a file; that it is gone already is fine.
     pub(super) async fn delete(&self, name: &str) -> Result<(), CheckpointError> {
         let path = self.path.clone().join(name);
-        match self.store.delete(&path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(self.failed("deleting", &path, source)),
+        match self.wait(SMALL, "deleting", &path, self.store.delete(&path)).await {
+            Err(CheckpointError::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(()),
+            other => other,
         }
     }
 
@@ -173,8 +186,19 @@ impl Folder {
         CheckpointError::Damaged { path, source: DamagedError::Damaged(what.into()) }
     }
 
-    fn failed(&self, doing: &'static str, path: &Path, source: object_store::Error) -> CheckpointError {
-        CheckpointError::Store { doing, path: format!("{path} in {}", self.store), source }
+    /// Waits for the store, but not for ever: its client tries again for minutes, and a partition waits meanwhile.
+    async fn wait<T>(
+        &self,
+        within: Duration,
+        doing: &'static str,
+        path: &Path,
+        answer: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, CheckpointError> {
+        let path = || format!("{path} in {}", self.store);
+        match tokio::time::timeout(within, answer).await {
+            Ok(answer) => answer.map_err(|source| CheckpointError::Store { doing, path: path(), source }),
+            Err(_) => Err(CheckpointError::Slow { doing, path: path(), within }),
+        }
     }
 }
 
