@@ -121,6 +121,7 @@ impl Engine {
     /// Forgets an account's events up to and including `at_ms`, and what shares a pane with them.
     pub fn forget_up_to(&mut self, account: &Account, at_ms: i64) {
         let Some(id) = self.store.find(account) else { return };
+        drop(self.store.take_bands(id));
         let mut panes = self.store.take_panes(id);
         panes.retain(|pane| pane.key.start > slot_of(at_ms));
         if panes.is_empty() {

@@ -1,5 +1,6 @@
 //! The engine: events in, matches out. It owns the panes of all accounts that it was shown.
 
+mod bands;
 mod changes;
 mod image;
 mod judge;
@@ -43,6 +44,8 @@ pub struct EngineLimits {
     pub max_accounts: usize,
     /// How many accounts one call of [`Engine::expire`] looks at.
     pub expire_step: usize,
+    /// From so many panes on an account is busy: what its older panes add up to is kept.
+    pub busy_panes: usize,
 }
 
 /// The rules that hold for an account after one of its events.
@@ -116,7 +119,7 @@ pub enum EngineError {
 
 impl Default for EngineLimits {
     fn default() -> Self {
-        Self { max_accounts: 1_000_000, expire_step: 1_000 }
+        Self { max_accounts: 1_000_000, expire_step: 1_000, busy_panes: 24 }
     }
 }
 
@@ -172,6 +175,9 @@ impl Engine {
             let at_ms = self.store.entry(id).newest_ms;
             pending.push(Pending { account, event, at_ms, as_of: AsOf { id, slot: slot_of(at_ms) } });
         }
+        let points = pending.iter().map(|case| case.as_of);
+        bands::keep(&mut self.store, self.statistics.plan(), self.limits.busy_panes, points)
+            .map_err(EngineError::Read)?;
         let matches = self.judge(batch, &mut pending)?;
         update::roll_up(&mut self.store, self.statistics.plan(), &update.touched).map_err(EngineError::RollUp)?;
         self.evicted += self.store.shrink_to(self.limits.max_accounts);

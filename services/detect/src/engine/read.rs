@@ -1,9 +1,10 @@
 //! Reading: what the panes of an account add up to in each window.
 
+use super::bands::visit;
 use super::store::{Id, Store};
 use super::update::Merging;
 use crate::statistics::StatisticsPlan;
-use crate::window::Window;
+use crate::window::{WINDOWS, Window};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Field, Float64Type, Schema, SchemaRef};
@@ -88,16 +89,16 @@ impl ReadPlan {
         let mut band_of = vec![NONE; groups];
         let mut band_count = 0;
         for (index, point) in points.iter().enumerate() {
-            for pane in store.panes_of(point.id) {
-                if let Some(window) = pane.key.first_window(&self.windows, point.slot) {
-                    let band = &mut band_of[window * points.len() + index];
-                    if *band == NONE {
-                        *band = band_count;
-                        band_count += 1;
-                    }
-                    bands.push(&pane.row, *band)?;
+            visit(store, *point, |window, row| {
+                // The shortest of this plan's windows that is as long.
+                let Some(window) = self.windows.iter().position(|own| *own >= WINDOWS[window]) else { return Ok(()) };
+                let band = &mut band_of[window * points.len() + index];
+                if *band == NONE {
+                    *band = band_count;
+                    band_count += 1;
                 }
-            }
+                bands.push(row, *band)
+            })?;
         }
         let bands = bands.into_accumulators(band_count)?;
         // Each band, and the windows that count it.

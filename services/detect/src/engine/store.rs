@@ -1,5 +1,6 @@
 //! All accounts' panes, in memory: found by account, and in the order of their last use.
 
+use super::bands::Bands;
 use super::changes::Changes;
 use crate::rules::Room;
 use crate::window::{PaneKey, Window, is_too_old, slot_of};
@@ -43,6 +44,8 @@ pub(crate) struct Entry {
     pub roll_up_at: usize,
     /// Whether [`Changes`] has it.
     is_changed: bool,
+    /// What older panes add up to, of a busy account.
+    bands: Option<Box<Bands>>,
     /// Sorted by key.
     panes: Vec<Pane>,
     newer: Id,
@@ -162,6 +165,9 @@ impl Store {
     /// Stores the state of one pane.
     pub fn put(&mut self, id: Id, key: PaneKey, row: Box<[u8]>) {
         self.note_changed(id);
+        if self.bands_of(id).is_some_and(|bands| bands.concern(key)) {
+            drop(self.take_bands(id));
+        }
         let panes = &mut self.entries[id as usize].panes;
         self.row_octets += row.len();
         match panes.binary_search_by_key(&key, |pane| pane.key) {
@@ -174,6 +180,25 @@ impl Store {
                 self.panes += 1;
             }
         }
+    }
+
+    /// What older panes of an account add up to, if that is kept.
+    pub fn bands_of(&self, id: Id) -> Option<&Bands> {
+        self.entries[id as usize].bands.as_deref()
+    }
+
+    /// Takes the same, to change it.
+    pub fn take_bands(&mut self, id: Id) -> Option<Box<Bands>> {
+        let bands = self.entries[id as usize].bands.take();
+        self.row_octets -= bands.as_ref().map_or(0, |bands| bands.octets());
+        bands
+    }
+
+    /// Keeps what older panes of an account add up to.
+    pub fn set_bands(&mut self, id: Id, bands: Box<Bands>) {
+        drop(self.take_bands(id));
+        self.row_octets += bands.octets();
+        self.entries[id as usize].bands = Some(bands);
     }
 
     /// Takes all panes of an account, to put others in their place.
@@ -198,6 +223,7 @@ impl Store {
             place.remove();
         }
         self.unlink(id);
+        drop(self.take_bands(id));
         drop(self.take_panes(id));
         self.free.push(id);
         self.changes.note_removed(account);
@@ -206,6 +232,7 @@ impl Store {
     /// Has an account as it was written down once; whatever was known of it is forgotten.
     pub fn load(&mut self, account: &Account, newest_ms: i64, late_slot: u32, panes: Vec<Pane>) {
         let id = self.touch(account);
+        drop(self.take_bands(id));
         drop(self.take_panes(id));
         self.set_panes(id, panes);
         let entry = &mut self.entries[id as usize];
@@ -298,6 +325,7 @@ impl Store {
             room_slot: 0,
             roll_up_at: ROLL_UP_AT,
             is_changed: false,
+            bands: None,
             panes: Vec::new(),
             newer: NONE,
             older: NONE,

@@ -203,7 +203,7 @@ fn a_late_event_that_completes_what_holds_now_is_found_as_of_now() {
 fn everything_has_a_bound() {
     let statistics = statistics();
     let rules = Rules::parse("rules.toml", "", &statistics).unwrap();
-    let limits = EngineLimits { max_accounts: 10, expire_step: 3 };
+    let limits = EngineLimits { max_accounts: 10, expire_step: 3, ..EngineLimits::default() };
     let mut engine = Engine::new(statistics, rules, limits).unwrap();
     for number in 0..25 {
         send(&mut engine, &mut 0, &format!("a{number}@example.org"), &[NOW_MS]);

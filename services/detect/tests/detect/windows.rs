@@ -19,6 +19,16 @@ const STATISTICS: &str = "
     same = top_share(fingerprint);
 ";
 
+const ALWAYS: &str = r#"
+[[rule]]
+name = "always"
+when = "messages_24h >= 0 AND people_24h >= 0"
+action = "observe"
+reason = "-"
+reply = "-"
+source = "this test"
+"#;
+
 static PARSED: LazyLock<Statistics> = LazyLock::new(|| Statistics::parse("statistics.sql", STATISTICS).unwrap());
 
 /// One event, small enough to be compared by eye.
@@ -204,8 +214,9 @@ proptest! {
 
     #[test]
     fn windows_are_what_their_events_add_up_to(steps in proptest::collection::vec(step(), 1..10)) {
-        let rules = Rules::parse("rules.toml", "", &PARSED).unwrap();
-        let limits = EngineLimits { expire_step: 2, ..EngineLimits::default() };
+        // Everybody is always judged, and is busy.
+        let rules = Rules::parse("rules.toml", ALWAYS, &PARSED).unwrap();
+        let limits = EngineLimits { expire_step: 2, busy_panes: 4, ..EngineLimits::default() };
         let new_engine = || Engine::new(PARSED.clone(), rules.clone(), limits.clone()).unwrap();
         let mut engine = new_engine();
         let mut written: Vec<Vec<u8>> = Vec::new();
