@@ -156,6 +156,14 @@ impl Edge {
     /// # Errors
     /// When its sockets do not answer.
     pub fn start(dir: &Path, name: &str, control: SocketAddr, more: &str) -> Result<Self> {
+        Self::start_patient(dir, name, control, more, 500)
+    }
+
+    /// The same with a longest pause between two attempts to connect to control.
+    ///
+    /// # Errors
+    /// When its sockets do not answer.
+    pub fn start_patient(dir: &Path, name: &str, control: SocketAddr, more: &str, max_backoff_ms: u64) -> Result<Self> {
         let home = dir.join(name);
         fs::create_dir_all(&home)?;
         let (config, hash_key) = (home.join("edge.toml"), dir.join("hash.key"));
@@ -171,7 +179,7 @@ impl Edge {
              [milter]\nlisten = [\"unix:{}\", \"inet:{milter_address}\"]\nconnections = {{ socket_mode = \"0666\" }}\n\n\
              [policy]\nlisten = [\"unix:{}\", \"inet:{policy_address}\"]\nconnections = {{ socket_mode = \"0666\" }}\n\n\
              [rspamd]\nlisten = \"{rspamd}\"\n\n\
-             [control]\nendpoint = \"http://{control}\"\nmax_backoff_ms = 500\n\n\
+             [control]\nendpoint = \"http://{control}\"\nmax_backoff_ms = {max_backoff_ms}\n\n\
              [ops]\nlisten = \"{ops}\"\n",
             milter_socket.display(),
             policy_socket.display(),

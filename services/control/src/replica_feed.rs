@@ -11,6 +11,7 @@ use tidegate_bus::{Batch, Bus, BusError, ReadFrom, Reader, Record, Topic};
 use tidegate_domain::{Account, Position};
 use tidegate_proto::{DecodeError, state_from_proto, v1};
 use tidegate_runtime::Health;
+use tidegate_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 
 /// The part of [`Health`] that tells whether the replica is whole.
@@ -48,11 +49,11 @@ impl ReplicaFeed {
 
     /// Reads until `shutdown`; a log that fails is tried again for ever.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         while !shutdown.is_cancelled() {
             let failed = tokio::select! {
                 () = shutdown.cancelled() => return,
-                failed = self.read(&mut pause) => failed,
+                failed = self.read(&mut backoff) => failed,
             };
             self.metrics.feed_failures.inc();
             let why = error_line(&failed);
@@ -62,14 +63,13 @@ impl ReplicaFeed {
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// Reads until it fails.
-    async fn read(&mut self, pause: &mut Duration) -> BusError {
+    async fn read(&mut self, backoff: &mut Backoff) -> BusError {
         let mut reader = match self.open().await {
             Ok(reader) => reader,
             Err(error) => return error,
@@ -78,7 +78,7 @@ impl ReplicaFeed {
         loop {
             match reader.next(READ_WAIT).await {
                 Ok(batch) => {
-                    *pause = FIRST_PAUSE;
+                    backoff.reset();
                     self.take(batch);
                     self.check_ready();
                 }

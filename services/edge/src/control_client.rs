@@ -1,18 +1,19 @@
 //! The stream from control: account states come, acknowledgements and health go.
 
-use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::{ControlConfig, EdgeConfig};
 use crate::error::{EdgeError, error_line};
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::states::{HeldStates, OtherLog};
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_proto::v1;
 use tidegate_proto::v1::attach_request::Kind as Says;
 use tidegate_proto::v1::attach_response::Kind as Said;
 use tidegate_proto::v1::edge_service_client::EdgeServiceClient;
+use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::tls::ClientTls;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -49,8 +50,8 @@ pub(crate) struct ControlClient {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
-    #[error("cannot connect")]
-    Connect(#[from] tonic::transport::Error),
+    #[error("cannot connect: {0}")]
+    Connect(String),
     #[error("control ended the stream: {}", .0.message())]
     Status(#[from] Box<tonic::Status>),
     #[error("control closed the stream")]
@@ -61,6 +62,16 @@ enum End {
     NoWelcome,
     #[error("cannot go on from what is held")]
     OtherLog(#[from] OtherLog),
+}
+
+impl End {
+    /// Tells a connection that could not be made from one that was refused by control.
+    fn of_greeting(status: tonic::Status) -> Self {
+        match status.source() {
+            Some(source) if source.is::<tonic::transport::Error>() => Self::Connect(error_line(source)),
+            _ => Self::Status(Box::new(status)),
+        }
+    }
 }
 
 /// An open stream.
@@ -162,7 +173,9 @@ impl ControlClient {
 
     /// Connects, says hello, and is welcomed.
     async fn attach(&self) -> Result<Attached, End> {
-        let channel: Channel = self.endpoint.connect().await?;
+        // Connects when it is asked, and once: a channel that was connected before would connect again at once when the
+        // connection is lost before the question, without a pause.
+        let channel: Channel = self.endpoint.connect_lazy();
         let mut client = EdgeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_OCTETS);
         let (outgoing, requests) = mpsc::channel(OUTGOING);
         let (log_id, positions) = self.states.resume_from();
@@ -176,7 +189,7 @@ impl ControlClient {
         };
         // There is room, for it is the first.
         let _ = outgoing.try_send(v1::AttachRequest { kind: Some(Says::Hello(hello)) });
-        let mut incoming = client.attach(ReceiverStream::new(requests)).await.map_err(Box::new)?.into_inner();
+        let mut incoming = client.attach(ReceiverStream::new(requests)).await.map_err(End::of_greeting)?.into_inner();
         let first = incoming.message().await.map_err(Box::new)?.ok_or(End::Closed)?;
         let Some(Said::Welcome(welcome)) = first.kind else { return Err(End::NoWelcome) };
         self.states.begin(&welcome.log_id, welcome.snapshot)?;

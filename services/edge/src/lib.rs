@@ -6,7 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addresses;
-mod backoff;
 mod clock;
 pub mod config;
 mod control_client;

@@ -1,7 +1,9 @@
-//! What every service process shares: configuration, telemetry, health and metrics, shutdown, TLS.
+//! What every service process shares: configuration, telemetry, health and metrics, shutdown, TLS,
+//! pauses between attempts.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod backoff;
 pub mod config;
 pub mod ops;
 pub mod shutdown;

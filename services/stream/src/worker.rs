@@ -20,12 +20,13 @@ use tidegate_detect::Rules;
 use tidegate_domain::AccountState;
 use tidegate_proto::state_to_proto;
 use tidegate_runtime::Health;
+use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
 
 /// The longest window, and an hour for edges that were cut off.
 const REBUILD_MS: i64 = 25 * 60 * 60 * 1000;
 /// How long a passing fault of the log is waited out, at first and at most.
-const RETRY_MS: (u64, u64) = (50, 5_000);
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How often lag and sizes are measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a wanted partition that was lost, or could not be had, is taken over again.
@@ -90,7 +91,7 @@ impl Worker {
         self.announce(&[]).await;
         let mut membership = self.membership.take();
         let mut reader: Option<Box<dyn Reader>> = None;
-        let mut retry_ms = RETRY_MS.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut due = Due::new(&self.config);
         loop {
             if membership.is_none() && self.partitions.is_empty() {
@@ -100,7 +101,7 @@ impl Worker {
                 match self.bus.read(&self.positions()).await {
                     Ok(opened) => reader = Some(opened),
                     Err(error) => {
-                        self.fault("reading", &error, &mut retry_ms, shutdown).await;
+                        self.fault("reading", &error, &mut backoff, shutdown).await;
                         if shutdown.is_cancelled() {
                             return Ok(());
                         }
@@ -121,7 +122,7 @@ impl Worker {
                 }
                 Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
                 Next::Batch(Ok(batch)) => {
-                    retry_ms = RETRY_MS.0;
+                    backoff.reset();
                     self.metrics.damaged.inc_by(batch.damaged);
                     if self.take(batch.records, &batch.next, shutdown).await? {
                         // A partition went to another owner: read on without it.
@@ -130,7 +131,7 @@ impl Worker {
                 }
                 Next::Batch(Err(error)) => {
                     reader = None;
-                    self.fault("reading", &error, &mut retry_ms, shutdown).await;
+                    self.fault("reading", &error, &mut backoff, shutdown).await;
                 }
             }
             if self.when_due(&mut due, membership.is_some(), shutdown).await? {
@@ -249,7 +250,7 @@ impl Worker {
     ) -> Result<bool, StreamError> {
         let messages: Vec<(Topic, Message)> =
             output.newest_states().into_iter().map(|state| (Topic::Accounts, state_message(state))).collect();
-        let mut retry_ms = RETRY_MS.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let Some(owned) = self.partitions.get_mut(&number) else { return Ok(false) };
             let began = Instant::now();
@@ -274,7 +275,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.metrics.commit_failures.inc();
-                    self.fault("committing", &error, &mut retry_ms, shutdown).await;
+                    self.fault("committing", &error, &mut backoff, shutdown).await;
                     if shutdown.is_cancelled() {
                         return Err(StreamError::Commit { partition: number, source: error });
                     }
@@ -400,15 +401,14 @@ impl Worker {
     }
 
     /// Waits out a passing fault, longer each time.
-    async fn fault(&self, doing: &str, error: &BusError, retry_ms: &mut u64, shutdown: &CancellationToken) {
-        let error = chain(error);
-        tracing::warn!(%error, retry_ms = *retry_ms, "{doing} failed; trying again");
+    async fn fault(&self, doing: &str, error: &BusError, backoff: &mut Backoff, shutdown: &CancellationToken) {
+        let (error, pause) = (chain(error), backoff.pause());
+        tracing::warn!(%error, retry_ms = pause.as_millis(), "{doing} failed; trying again");
         self.health.not_ready(PART, format!("{doing} fails: {error}"));
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(Duration::from_millis(*retry_ms)) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
     }
 }
 
