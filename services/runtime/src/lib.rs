@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
+pub mod http;
 pub mod ops;
 pub mod shutdown;
 pub mod telemetry;
