@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod hijack;
+pub mod hostile;
 pub mod http;
 pub mod installation;
 pub mod ledger;

@@ -57,7 +57,7 @@ impl TakeOver<'_> {
         let limits = EngineLimits { max_accounts: self.config.max_accounts, ..EngineLimits::default() };
         let engine = Engine::new(self.statistics.clone(), self.rules.clone(), limits)
             .map_err(|source| StreamError::Engine { source })?;
-        let mut core = Partition::new(number, engine, decided_to);
+        let mut core = Partition::new(number, engine, decided_to).among(self.bus.partitions());
         let states = self.read_states(number, &mut core).await.map_err(doing)?;
         let end = self.bus.bounds(Topic::Events, number).await.map_err(doing)?.next;
         tracing::info!(
