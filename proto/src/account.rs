@@ -1,5 +1,6 @@
 //! Account states between the wire and the domain.
 
+use crate::bounds::{self, MAX_EVIDENCE, MAX_EXEMPTIONS, MAX_NAME_OCTETS, MAX_RULE_OCTETS, MAX_TEXT_OCTETS, bounded};
 use crate::command::{queued_mail_from_proto, queued_mail_to_proto};
 use crate::error::{DecodeError, missing};
 use crate::v1;
@@ -65,7 +66,7 @@ impl TryFrom<v1::AccountState> for domain::AccountState {
             status,
             version: state.version,
             changed_ms: state.changed_ms,
-            exemptions: state.exemptions.into_iter().map(exemption_from_proto).collect(),
+            exemptions: state.exemptions.into_iter().take(MAX_EXEMPTIONS).map(exemption_from_proto).collect(),
             clean_slate: state
                 .clean_slate
                 .map(|slate| domain::CleanSlate { event_offset: slate.event_offset, time_ms: slate.time_ms }),
@@ -100,16 +101,16 @@ fn lock_from_proto(lock: v1::Lock) -> Result<domain::Lock, DecodeError> {
     let cause = match lock.rule {
         Some(rule) => Cause::Rule(rule_from_proto(rule)),
         None if lock.actor.is_empty() => return Err(missing("Lock", "rule (or actor)")),
-        None => Cause::Admin { actor: lock.actor },
+        None => Cause::Admin { actor: bounded(lock.actor, MAX_NAME_OCTETS) },
     };
     Ok(domain::Lock {
-        id: lock.id,
+        id: bounded(lock.id, MAX_NAME_OCTETS),
         cause,
-        reason: lock.reason,
+        reason: bounded(lock.reason, MAX_TEXT_OCTETS),
         evidence: evidence_from_proto(lock.evidence),
         since_ms: lock.since_ms,
         until_ms: lock.until_ms,
-        reply: lock.reply,
+        reply: bounded(lock.reply, MAX_TEXT_OCTETS),
         queued_mail,
     })
 }
@@ -119,7 +120,7 @@ fn rule_to_proto(rule: &domain::RuleRef) -> v1::RuleRef {
 }
 
 fn rule_from_proto(rule: v1::RuleRef) -> domain::RuleRef {
-    domain::RuleRef { name: rule.name, rule_set: rule.rule_set }
+    domain::RuleRef { name: bounded(rule.name, MAX_RULE_OCTETS), rule_set: bounded(rule.rule_set, MAX_NAME_OCTETS) }
 }
 
 fn evidence_to_proto(evidence: &[domain::Evidence]) -> Vec<v1::Evidence> {
@@ -127,7 +128,9 @@ fn evidence_to_proto(evidence: &[domain::Evidence]) -> Vec<v1::Evidence> {
 }
 
 fn evidence_from_proto(evidence: Vec<v1::Evidence>) -> Vec<domain::Evidence> {
-    evidence.into_iter().map(|one| domain::Evidence { column: one.column, value: one.value }).collect()
+    let column =
+        |one: v1::Evidence| domain::Evidence { column: bounded(one.column, MAX_NAME_OCTETS), value: one.value };
+    evidence.into_iter().take(MAX_EVIDENCE).map(column).collect()
 }
 
 fn exemption_to_proto(exemption: &domain::Exemption) -> v1::Exemption {
@@ -141,10 +144,10 @@ fn exemption_to_proto(exemption: &domain::Exemption) -> v1::Exemption {
 
 fn exemption_from_proto(exemption: v1::Exemption) -> domain::Exemption {
     domain::Exemption {
-        rules: exemption.rules,
+        rules: bounds::rules(exemption.rules),
         until_ms: exemption.until_ms,
-        actor: exemption.actor,
-        reason: exemption.reason,
+        actor: bounded(exemption.actor, MAX_NAME_OCTETS),
+        reason: bounded(exemption.reason, MAX_TEXT_OCTETS),
     }
 }
 
@@ -172,15 +175,15 @@ fn outcome_to_proto(outcome: &domain::CommandOutcome) -> v1::CommandOutcome {
 
 fn outcome_from_proto(outcome: v1::CommandOutcome) -> domain::CommandOutcome {
     domain::CommandOutcome {
-        id: outcome.id,
-        actor: outcome.actor,
-        reason: outcome.reason,
+        id: bounded(outcome.id, MAX_NAME_OCTETS),
+        actor: bounded(outcome.actor, MAX_NAME_OCTETS),
+        reason: bounded(outcome.reason, MAX_TEXT_OCTETS),
         at_ms: outcome.at_ms,
         evidence: outcome.evidence.map(|evidence| domain::UnlockEvidence {
             password_changed_ms: evidence.password_changed_ms,
-            note: evidence.note,
+            note: bounded(evidence.note, MAX_TEXT_OCTETS),
         }),
-        refused: Some(outcome.refused).filter(|why| !why.is_empty()),
+        refused: Some(bounded(outcome.refused, MAX_TEXT_OCTETS)).filter(|why| !why.is_empty()),
     }
 }
 
@@ -230,6 +233,29 @@ mod tests {
     fn a_state_survives_the_wire() {
         let state = locked();
         assert_eq!(state_from_proto(&state_to_proto(&state).encode_to_vec()), Ok(state));
+    }
+
+    /// What the log's limits of `tidegate-bus` are: a state that could not be written would keep all others back.
+    const RECORD_OCTETS: usize = 900_000;
+
+    #[test]
+    fn the_largest_state_fits_a_record() {
+        let long = || "x".repeat(20_000);
+        let mut message = state_to_proto(&locked());
+        let exemption =
+            v1::Exemption { rules: vec!["x".repeat(70); 300], until_ms: Some(i64::MAX), actor: long(), reason: long() };
+        let evidence = vec![v1::Evidence { column: long(), value: 0.1 }; 500];
+        message.exemptions = vec![exemption; 110];
+        let lock = message.lock.as_mut().unwrap();
+        (lock.id, lock.reason, lock.reply, lock.evidence) = (long(), long(), long(), evidence.clone());
+        let notice = message.notice.as_mut().unwrap();
+        (notice.rule, notice.evidence) = (Some(v1::RuleRef { name: long(), rule_set: long() }), evidence);
+        let outcome = message.last_command.as_mut().unwrap();
+        (outcome.id, outcome.actor, outcome.reason, outcome.refused) = (long(), long(), long(), long());
+        let state = domain::AccountState::try_from(message).unwrap();
+        let octets = state_to_proto(&state).encoded_len();
+        assert!(octets < RECORD_OCTETS, "{octets}");
+        assert_eq!(domain::AccountState::try_from(state_to_proto(&state)), Ok(state));
     }
 
     #[test]

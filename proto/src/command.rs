@@ -1,5 +1,6 @@
 //! Commands between the wire and the domain.
 
+use crate::bounds::{self, MAX_NAME_OCTETS, MAX_TEXT_OCTETS, bounded};
 use crate::error::{DecodeError, missing};
 use crate::v1;
 use prost::Message as _;
@@ -33,28 +34,30 @@ pub fn command_from_proto(
         v1::command::Kind::Lock(lock) => CommandKind::Lock {
             for_ms: lock.for_ms.map(|span| check_span("LockCommand", "for_ms", span)).transpose()?,
             queued_mail: queued_mail_from_proto(lock.queued_mail()),
-            reply: lock.reply,
+            reply: bounded(lock.reply, MAX_TEXT_OCTETS),
         },
         v1::command::Kind::Unlock(unlock) => {
             let evidence = unlock.evidence.unwrap_or_default();
             CommandKind::Unlock {
                 evidence: domain::UnlockEvidence {
                     password_changed_ms: evidence.password_changed_ms,
-                    note: evidence.note,
+                    note: bounded(evidence.note, MAX_TEXT_OCTETS),
                 },
                 probation_ms: check_span("UnlockCommand", "probation_ms", unlock.probation_ms)?,
             }
         }
-        v1::command::Kind::Exempt(exempt) => CommandKind::Exempt { rules: exempt.rules, until_ms: exempt.until_ms },
+        v1::command::Kind::Exempt(exempt) => {
+            CommandKind::Exempt { rules: bounds::rules(exempt.rules), until_ms: exempt.until_ms }
+        }
         v1::command::Kind::Clear(clear) => CommandKind::Clear { exemptions: clear.exemptions, windows: clear.windows },
     };
     let command = domain::Command {
-        id: command.id,
+        id: bounded(command.id, MAX_NAME_OCTETS),
         offset,
         at_ms,
         events_read_to,
-        actor: command.actor,
-        reason: command.reason,
+        actor: bounded(command.actor, MAX_NAME_OCTETS),
+        reason: bounded(command.reason, MAX_TEXT_OCTETS),
         kind,
     };
     Ok((account, command))

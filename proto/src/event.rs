@@ -1,5 +1,6 @@
 //! Events between the wire and the domain.
 
+use crate::bounds::MAX_TEXT_OCTETS;
 use crate::error::{DecodeError, missing};
 use crate::v1;
 use prost::Message as _;
@@ -7,8 +8,6 @@ use std::net::IpAddr;
 use tidegate_domain as domain;
 use tidegate_domain::{Account, EventKind};
 
-/// Longest text field taken, in octets; longer ones are cut at a character.
-const MAX_TEXT_OCTETS: usize = 1024;
 /// Most recipient domains or hashes taken; the rest is left off (the counts stay).
 const MAX_RECIPIENT_ITEMS: usize = 1000;
 /// Most recipients that one message can have had.
@@ -206,11 +205,9 @@ fn address_from_proto(message: &'static str, octets: &[u8]) -> Result<Option<IpA
     })
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > MAX_TEXT_OCTETS {
-        text.truncate(text.floor_char_boundary(MAX_TEXT_OCTETS));
-    }
-    text
+/// Longer texts are cut at a character.
+fn bounded(text: String) -> String {
+    crate::bounds::bounded(text, MAX_TEXT_OCTETS)
 }
 
 #[cfg(test)]

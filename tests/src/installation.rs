@@ -26,13 +26,20 @@ pub enum Log {
         bootstrap_servers: String,
         /// Further properties of librdkafka, `name = "value"` in TOML.
         properties: String,
+        /// How many nodes have each record.
+        replicas: usize,
     },
 }
 
 impl Log {
     /// On this Kafka, with nothing else set.
     pub fn kafka(kafka: &KafkaRig) -> Self {
-        Self::Kafka { bootstrap_servers: kafka.bootstrap(), properties: String::new() }
+        Self::at(&kafka.bootstrap())
+    }
+
+    /// On a Kafka of one node at this address, with nothing else set.
+    pub fn at(bootstrap_servers: &str) -> Self {
+        Self::Kafka { bootstrap_servers: bootstrap_servers.to_owned(), properties: String::new(), replicas: 1 }
     }
 }
 
@@ -94,8 +101,9 @@ impl Server {
         };
         let log = match log {
             Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
-            Log::Kafka { bootstrap_servers, properties } => format!(
-                "kind = \"kafka\"\nbootstrap_servers = \"{bootstrap_servers}\"\npartitions = 4\nreplication_factor = 1\n\
+            Log::Kafka { bootstrap_servers, properties, replicas } => format!(
+                "kind = \"kafka\"\nbootstrap_servers = \"{bootstrap_servers}\"\npartitions = 4\n\
+                 replication_factor = {replicas}\n\
                  [log.properties]\n{properties}\n"
             ),
         };
@@ -119,6 +127,22 @@ impl Server {
     /// When it does not get ready.
     pub fn kill_and_start_again(&mut self) -> Result<()> {
         self.process.kill();
+        self.process.start_again()?;
+        self.process.wait_until_ready(TIMEOUT)
+    }
+
+    /// The same, and it has lost all checkpoints: its windows are rebuilt from the log.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn kill_and_rebuild(&mut self) -> Result<()> {
+        self.process.kill();
+        let home = self.config.parent().context("the configuration file is in no folder")?;
+        for checkpoints in [home.join("log/checkpoints"), home.join("../checkpoints")] {
+            if checkpoints.exists() {
+                fs::remove_dir_all(&checkpoints)?;
+            }
+        }
         self.process.start_again()?;
         self.process.wait_until_ready(TIMEOUT)
     }

@@ -4,10 +4,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
+pub mod census;
 pub mod command;
 pub mod correspondence;
 pub mod faults;
 pub mod hijack;
+pub mod hostile;
 pub mod http;
 pub mod installation;
 pub mod ledger;

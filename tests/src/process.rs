@@ -209,6 +209,14 @@ impl Process {
         Ok(self.metrics()?.value(name, labels))
     }
 
+    /// Where it serves health and metrics.
+    ///
+    /// # Errors
+    /// When it was started without such an address.
+    pub fn ops_address(&self) -> Result<SocketAddr> {
+        self.ops()
+    }
+
     fn ops(&self) -> Result<SocketAddr> {
         self.launch.ops.with_context(|| format!("{} was started without an address for /readyz", self.launch.name))
     }

@@ -15,7 +15,7 @@ fn the_same_in_one_process_and_locks_survive_a_kill_of_everything() {
     let control = server.control;
     let mut sites = Sites::start(dir.path(), control, "", hijack::PEOPLE).unwrap();
     let server = RefCell::new(server);
-    let mut kill_worker = || server.borrow_mut().kill_and_start_again();
+    let mut kill_worker = || server.borrow_mut().kill_and_rebuild();
     let counted = |result: &str| server.borrow().counted(result);
     hijack::play(&sites, control, &mut kill_worker, &counted).unwrap();
 

@@ -19,7 +19,7 @@ fn a_hijacked_account_is_locked_everywhere_and_unlocked_for_good() {
     let straight =
         format!("publish = {{ kind = \"kafka\", kafka = {{ bootstrap_servers = \"{brokers}\", partitions = 4 }} }}");
     let sites = Sites::start(dir.path(), control.control, &straight, hijack::PEOPLE).unwrap();
-    let mut kill_worker = || stream.borrow_mut().kill_and_start_again();
+    let mut kill_worker = || stream.borrow_mut().kill_and_rebuild();
     let counted = |result: &str| stream.borrow().counted(result);
     hijack::play(&sites, control.control, &mut kill_worker, &counted).unwrap();
 }

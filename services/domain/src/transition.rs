@@ -170,7 +170,7 @@ pub fn apply(mut state: AccountState, input: Input) -> (AccountState, Vec<Effect
         Input::Clock { now_ms } => expire(&mut state, now_ms),
     };
     if effects.iter().any(|effect| matches!(effect, Effect::Changed(_))) {
-        state.version += 1;
+        state.version = state.version.saturating_add(1);
     }
     (state, effects)
 }
@@ -209,10 +209,9 @@ fn on_matches(state: &mut AccountState, event_offset: u64, at_ms: i64, matches: 
     match found.action {
         Action::Observe => effects.push(Effect::Observed(found.rule)),
         Action::Notify => {
-            let quiet = state
-                .notice
-                .as_ref()
-                .is_some_and(|last| last.rule.name == found.rule.name && at_ms - last.at_ms < NOTICE_QUIET_MS);
+            let quiet = state.notice.as_ref().is_some_and(|last| {
+                last.rule.name == found.rule.name && at_ms.saturating_sub(last.at_ms) < NOTICE_QUIET_MS
+            });
             if quiet {
                 effects.push(Effect::Observed(found.rule));
             } else {

@@ -197,6 +197,18 @@ fn inputs(steps: &[Step]) -> Vec<Input> {
     inputs
 }
 
+#[test]
+fn absurd_times_and_versions_are_survived() {
+    // Times come from edges and from files, and may be anything.
+    let early = apply(AccountState::new(account()), matches(1, i64::MIN + 5, vec![found("warn", Action::Notify)])).0;
+    let (late, effects) = apply(early, matches(2, i64::MAX, vec![found("warn", Action::Notify)]));
+    assert_eq!(changes(&effects), [Change::Noticed]);
+    let (_, effects) = apply(late, matches(3, i64::MIN, vec![found("warn", Action::Notify)]));
+    assert_eq!(changes(&effects), []);
+    let last = AccountState { version: u64::MAX, ..AccountState::new(account()) };
+    assert_eq!(apply(last, matches(1, 0, vec![found("burst", lock())])).0.version, u64::MAX);
+}
+
 /// Naive: remembers facts only (refused as what, until when; exempt until when) and asks them anew each time.
 #[derive(Default)]
 struct Facts {

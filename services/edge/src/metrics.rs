@@ -7,6 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
+use tidegate_runtime::http::HttpMetrics;
 
 /// All metrics of the edge. A clone shares them.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct Metrics {
     pub ignored: Family<ReasonLabel, Counter>,
     /// Verdicts that rspamd posted, by what became of them.
     pub verdicts: Family<ReasonLabel, Counter>,
+    /// Connections of rspamd.
+    pub rspamd_http: HttpMetrics,
     /// Messages and verdicts forgotten early because there were too many.
     pub joiner_evicted: Family<ReasonLabel, Counter>,
     /// Events handed to the publisher.
@@ -198,6 +201,7 @@ impl Metrics {
             refusals: Family::default(),
             ignored: Family::default(),
             verdicts: Family::default(),
+            rspamd_http: HttpMetrics::register("rspamd", registry),
             joiner_evicted: Family::default(),
             events: Counter::default(),
             published: Family::default(),

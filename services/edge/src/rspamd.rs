@@ -14,12 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_mta::SessionSettings;
 use tidegate_mta::rspamd::{FilterVerdict, MAX_BODY_OCTETS, VerdictError};
+use tidegate_runtime::http::{self, HttpBounds};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// A body that does not come within this time is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that may be open; those beyond are closed at once, and rspamd goes on.
+const MAX_CONNECTIONS: usize = 256;
 /// Bodies that are read at a time; more are answered 503, and rspamd goes on.
 const MAX_BODIES: usize = 64;
 
@@ -58,14 +61,11 @@ impl VerdictServer {
         metrics: Metrics,
         shutdown: CancellationToken,
     ) {
+        let connections = metrics.rspamd_http.clone();
         let shared = Shared { settings, gate, intake, bodies: Arc::new(Semaphore::new(MAX_BODIES)), metrics };
         let router = Router::new().route("/rspamd", post(take)).with_state(shared);
-        let serving = axum::serve(self.listener, router).into_future();
-        // Connections that are open are not waited for: a verdict in flight would come too late anyway.
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            _ = serving => {}
-        }
+        let bounds = HttpBounds { max_connections: MAX_CONNECTIONS, ..HttpBounds::default() };
+        http::serve(self.listener, router, bounds, connections, shutdown).await;
     }
 }
 

@@ -193,11 +193,7 @@ impl Service {
         background.spawn(self.disk.run(self.states, last.clone()));
         background.spawn(self.live.run(self.kept, last.clone()));
         background.spawn(self.drain.run(last.clone()));
-        background.spawn(async move {
-            if let Err(error) = self.ops.run(last.clone()).await {
-                tracing::error!(error = error.to_string(), "health and metrics are not served any more");
-            }
-        });
+        background.spawn(self.ops.run(last.clone()));
 
         shutdown.cancelled().await;
         sessions.close();

@@ -88,15 +88,15 @@ impl Files {
         }
         schema::configure(&connection, options).map_err(sql)?;
         let suspect = self.beside(".suspect");
-        if (suspect.exists() || file_bytes(&self.main) <= options.check_up_to_bytes)
-            && let Some(finding) = schema::quick_check(&connection).map_err(sql)?
-        {
+        let whole = suspect.exists() || file_bytes(&self.main) <= options.check_up_to_bytes;
+        if whole && let Some(finding) = schema::quick_check(&connection).map_err(sql)? {
             return Err(sql(damage(finding)));
         }
         schema::upgrade(&mut connection).map_err(sql)?;
         let log_id = schema::log_id(&connection).map_err(|error| sql(missing_is_damage(error)))?;
         let topics = schema::load_topics(&connection).map_err(|error| sql(missing_is_damage(error)))?;
-        if let Some(finding) = schema::contradiction(&connection, &topics).map_err(sql)? {
+        let contradiction = schema::contradiction(&connection, &topics, whole);
+        if let Some(finding) = contradiction.map_err(|error| sql(missing_is_damage(error)))? {
             return Err(sql(damage(finding)));
         }
         remove_if_there(&suspect)?;

@@ -36,7 +36,7 @@ pub(crate) fn into_new_file(files: &Files, options: &Options) -> Result<u64, Jou
     schema::upgrade(&mut connection).map_err(writing)?;
     let mut salvaged = 0;
     for topic in &catalogue.topics {
-        let successor = copy_topic(&mut connection, topic, &catalogue.positions).map_err(writing)?;
+        let successor = copy_topic(&source, &mut connection, topic, &catalogue.positions).map_err(writing)?;
         for partition in 0..topic.partition_count() {
             salvaged += copy_partition(&source, topic, &mut connection, &successor, partition).map_err(writing)?;
         }
@@ -64,16 +64,17 @@ fn read_catalogue(files: &Files) -> rusqlite::Result<(Connection, Catalogue)> {
 
 /// Creates the topic, empty but for its bounds, with its consumers' positions.
 fn copy_topic(
+    source: &Connection,
     connection: &mut Connection,
     topic: &Topic,
     positions: &[(String, i64, u32, i64)],
 ) -> rusqlite::Result<Topic> {
     let states = (0..topic.partition_count()).map(|partition| {
-        let bounds = topic.bounds(partition);
-        let next_offset = bounds.next_offset;
+        let next_offset = topic.bounds(partition).next_offset;
         let mut state = PartitionState { next_offset, ..PartitionState::EMPTY };
-        if bounds.first_offset <= next_offset {
-            state.begin_at(bounds.first_offset);
+        let first_offset = first_offset(source, topic, partition);
+        if first_offset <= next_offset {
+            state.begin_at(first_offset);
         }
         state
     });
@@ -89,6 +90,16 @@ fn copy_topic(
     Ok(successor)
 }
 
+/// Where a partition begins. The counter may be what is damaged: a sound row before it counts too, for trimming moves the
+/// counter and deletes the rows together.
+fn first_offset(source: &Connection, topic: &Topic, partition: u32) -> u64 {
+    let counted = topic.bounds(partition).first_offset;
+    let Ok((Some(first), _)) = schema::ends(source, topic, partition) else { return counted };
+    let before = reader::read(source, topic, partition, (as_u64(first), counted), CHUNK);
+    let found = before.ok().and_then(|run| run.records.first().map(|record| record.offset));
+    found.map_or(counted, |found| found.min(counted))
+}
+
 fn copy_partition(
     source: &Connection,
     topic: &Topic,
@@ -98,12 +109,12 @@ fn copy_partition(
 ) -> rusqlite::Result<u64> {
     let mut state = successor.state(partition);
     // The counter may be what is damaged: rows past it, if sound, count too.
-    let last = source.query_row(&topic.sql.last_offset, [partition], |row| row.get::<_, Option<i64>>(0));
-    let last = last.ok().flatten().map_or(0, |last| as_u64(last.saturating_add(1)));
-    let end = state.next_offset.max(last);
+    let (_, last) = schema::ends(source, topic, partition).unwrap_or_default();
+    let end = state.next_offset.max(last.map_or(0, |last| as_u64(last.saturating_add(1))));
     let (mut at, mut salvaged) = (state.first_offset, 0);
     while at < end {
-        let run = reader::read(source, topic, partition, (at, end), CHUNK)?;
+        // Where even the table's shape is damaged nothing of it can be read, but the others are worth as much.
+        let Ok(run) = reader::read(source, topic, partition, (at, end), CHUNK) else { break };
         at = run.next_offset;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut inserter = Inserter::new(&transaction, successor, partition)?;

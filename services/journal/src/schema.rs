@@ -219,15 +219,25 @@ fn topics(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<Topic>> {
     Ok(topics)
 }
 
-/// What contradicts itself in the catalogue, if anything: names and counters are not checksummed.
-pub(crate) fn contradiction(connection: &Connection, topics: &[Topic]) -> rusqlite::Result<Option<String>> {
+/// What contradicts itself in the catalogue, if anything: names and counters are not checksummed. With `whole` records
+/// are counted, too.
+pub(crate) fn contradiction(
+    connection: &Connection,
+    topics: &[Topic],
+    whole: bool,
+) -> rusqlite::Result<Option<String>> {
     // The quick check does not compare a table with its index: a name that is only in one of them can be neither
     // found nor created.
     let verdict: String = connection.query_row("PRAGMA integrity_check('topics')", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Ok(Some(verdict));
     }
+    connection.prepare("SELECT group_name, topic_id, partition, next_offset FROM positions")?;
     for topic in topics {
+        // A column that has lost its name is found out here, and not at the first read.
+        for sql in [&topic.sql.read, &topic.sql.insert, &topic.sql.set_aside] {
+            connection.prepare_cached(sql)?;
+        }
         let partitions: u32 =
             connection
                 .query_row("SELECT count(*) FROM partitions WHERE topic_id = ?1", [topic.id], |row| row.get(0))?;
@@ -244,19 +254,41 @@ pub(crate) fn contradiction(connection: &Connection, topics: &[Topic]) -> rusqli
         if has_keys != matches!(topic.retention(), Retention::Compact) {
             return Ok(Some(format!("it cannot be told whether topic {} is a compacted one", topic.name)));
         }
+        if has_keys {
+            connection.prepare_cached(&topic.sql.put_key)?;
+        }
         for partition in 0..topic.partition_count() {
             let state = topic.state(partition);
-            let last: Option<i64> = connection.query_row(&topic.sql.last_offset, [partition], |row| row.get(0))?;
+            let (first, last) = ends(connection, topic, partition)?;
             let ordered = state.first_offset <= state.next_offset
                 && state.swept_to <= state.next_offset
                 && state.compacted_to <= state.next_offset
-                && last.is_none_or(|last| (0..as_i64(state.next_offset)).contains(&last));
+                // What trimming has passed is gone in the same transaction.
+                && first.is_none_or(|first| first >= as_i64(state.first_offset))
+                && last.is_none_or(|last| last < as_i64(state.next_offset));
             if !ordered {
                 return Ok(Some(format!("the counters of {}, partition {partition}, cannot be right", topic.name)));
+            }
+            if whole {
+                let count: i64 = connection.query_row(&topic.sql.count, [partition], |row| row.get(0))?;
+                if as_u64(count) != state.records {
+                    let Topic { name, .. } = topic;
+                    let expected = state.records;
+                    return Ok(Some(format!("{name}, partition {partition}, has {count} records of {expected}")));
+                }
             }
         }
     }
     Ok(None)
+}
+
+/// The offsets of a partition's first and last record, as they stand in the table: damage can make them negative.
+pub(crate) fn ends(
+    connection: &Connection,
+    topic: &Topic,
+    partition: u32,
+) -> rusqlite::Result<(Option<i64>, Option<i64>)> {
+    connection.query_row(&topic.sql.ends, [partition], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn load_partition(connection: &Connection, topic_id: i64, partition: u32) -> rusqlite::Result<PartitionState> {

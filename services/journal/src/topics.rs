@@ -72,7 +72,8 @@ pub(crate) struct TopicSql {
     pub(crate) scan: String,
     pub(crate) high_time_at: String,
     pub(crate) first_at_time: String,
-    pub(crate) last_offset: String,
+    pub(crate) ends: String,
+    pub(crate) count: String,
     pub(crate) key_offset: String,
     pub(crate) put_key: String,
     pub(crate) delete_key: String,
@@ -117,7 +118,12 @@ impl TopicSql {
                 "SELECT offset FROM {records}
                  {of_partition} AND offset >= ?2 AND time_ms >= ?3 ORDER BY offset LIMIT 1"
             ),
-            last_offset: format!("SELECT max(offset) FROM {records} {of_partition}"),
+            // Two halves, since SQLite looks up one end of an index, and walks it for both.
+            ends: format!(
+                "SELECT (SELECT min(offset) FROM {records} {of_partition}),
+                        (SELECT max(offset) FROM {records} {of_partition})"
+            ),
+            count: format!("SELECT count(*) FROM {records} {of_partition}"),
             key_offset: format!("SELECT offset FROM {keys} {of_partition} AND key = ?2"),
             put_key: format!(
                 "INSERT INTO {keys} (partition, key, offset) VALUES (?1, ?2, ?3)

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod http;
 pub mod ops;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,10 +1,12 @@
 //! `/healthz`, `/readyz` and `/metrics` over HTTP, for the people who operate the process.
 
+use crate::http::{self, HttpBounds, HttpMetrics};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
+use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,11 +22,14 @@ pub struct Health(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
 pub struct OpsServer {
     listener: TcpListener,
     router: axum::Router,
+    connections: HttpMetrics,
 }
 
 #[derive(Clone)]
 struct Shared {
     registry: Arc<Registry>,
+    /// What this server counts of itself.
+    own: Arc<Registry>,
     health: Health,
 }
 
@@ -66,12 +71,15 @@ impl OpsServer {
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(address: SocketAddr, registry: Arc<Registry>, health: Health) -> std::io::Result<Self> {
+        let mut own = Registry::with_prefix("tidegate");
+        let connections = HttpMetrics::register("ops", &mut own);
+        let own = Arc::new(own);
         let router = axum::Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .with_state(Shared { registry, health });
-        Ok(Self { listener: TcpListener::bind(address).await?, router })
+            .with_state(Shared { registry, own, health });
+        Ok(Self { listener: TcpListener::bind(address).await?, router, connections })
     }
 
     /// Where it listens.
@@ -82,12 +90,9 @@ impl OpsServer {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown`.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn run(self, shutdown: CancellationToken) -> std::io::Result<()> {
-        axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    /// Serves until `shutdown`, within the bounds of [`HttpBounds::default`].
+    pub async fn run(self, shutdown: CancellationToken) {
+        http::serve(self.listener, self.router, HttpBounds::default(), self.connections, shutdown).await;
     }
 }
 
@@ -97,11 +102,14 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+    let mut body = String::new();
+    let written = text::encode_registry(&mut body, &shared.registry)
+        .and_then(|()| text::encode_registry(&mut body, &shared.own))
+        .and_then(|()| text::encode_eof(&mut body));
+    match written {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
+            ([(header::CONTENT_TYPE, kind)], body).into_response()
         }
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")).into_response()

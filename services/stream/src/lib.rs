@@ -8,11 +8,13 @@ mod announce;
 pub mod checkpoint;
 mod checkpointing;
 mod config;
+mod due;
 mod metrics;
 mod observations;
 mod partition;
 mod rule_files;
 mod service;
+mod sharing;
 mod take_over;
 mod worker;
 

@@ -4,7 +4,7 @@ use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::observations::{Observation, Observations};
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use tidegate_bus::Record;
+use tidegate_bus::{Record, partition_of};
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
 use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, apply};
 use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
@@ -18,6 +18,8 @@ const MAX_LANES: usize = 100_000;
 #[derive(Debug)]
 pub struct Partition {
     number: u32,
+    /// How many there are.
+    partitions: u32,
     engine: Engine,
     builder: EventBatchBuilder,
     states: HashMap<Account, AccountState>,
@@ -98,6 +100,7 @@ impl Partition {
     pub fn new(number: u32, engine: Engine, decided_to: u64) -> Self {
         Self {
             number,
+            partitions: 1,
             engine,
             builder: EventBatchBuilder::new(),
             states: HashMap::new(),
@@ -109,6 +112,13 @@ impl Partition {
             read_to_ms: 0,
             ticked_ms: i64::MIN,
         }
+    }
+
+    /// The same as one of so many partitions: an account that belongs to another one is left out. Its state could never
+    /// be written here, and would keep all others from being written.
+    #[must_use]
+    pub fn among(self, partitions: u32) -> Self {
+        Self { partitions, ..self }
     }
 
     /// Goes on where a checkpoint ended, of which the engine was made. All states have to be there already: what a
@@ -162,6 +172,7 @@ impl Partition {
         match &record.value {
             Some(value) => {
                 let state = state_from_proto(value)?;
+                self.check_place(record, "AccountState", &state.account)?;
                 self.keep(state);
             }
             None => {
@@ -183,7 +194,11 @@ impl Partition {
             if self.events_read_to < Some(record.offset) {
                 (self.events_read_to, self.read_to_ms) = (Some(record.offset), record.time_ms);
             }
-            match record.value.as_deref().map(event_from_proto) {
+            let event = record.value.as_deref().map(|value| {
+                let event = event_from_proto(value)?;
+                self.check_place(record, "Event", &event.account).map(|()| event)
+            });
+            match event {
                 Some(Ok(event)) => self.push(record, &event, &mut output.counts),
                 Some(Err(error)) => {
                     output.counts.rejected += 1;
@@ -211,10 +226,10 @@ impl Partition {
     /// Takes one record of `commands`.
     pub fn command(&mut self, record: &Record) -> Output {
         let mut output = Output::default();
-        let decoded = record
-            .value
-            .as_deref()
-            .map(|value| command_from_proto(value, record.offset, record.time_ms, self.events_read_to));
+        let decoded = record.value.as_deref().map(|value| {
+            let found = command_from_proto(value, record.offset, record.time_ms, self.events_read_to)?;
+            self.check_place(record, "Command", &found.0).map(|()| found)
+        });
         match decoded {
             Some(Ok((account, command))) => self.apply(&account, Input::Command(command), &mut output),
             Some(Err(error)) => {
@@ -256,6 +271,21 @@ impl Partition {
     /// The state of an account, if anything was ever decided about it.
     pub fn state(&self, account: &str) -> Option<&AccountState> {
         self.states.get(account)
+    }
+
+    /// Whether a record stands under its account's key, in its account's partition.
+    fn check_place(&self, record: &Record, message: &'static str, account: &Account) -> Result<(), DecodeError> {
+        let key = account.as_str().as_bytes();
+        if record.key == key && partition_of(key, self.partitions) == self.number {
+            return Ok(());
+        }
+        let value = format!("{account}, under another key or in another partition");
+        Err(DecodeError::Value {
+            message,
+            field: "account",
+            value,
+            allowed: "the record's key, in the key's partition",
+        })
     }
 
     fn push(&mut self, record: &Record, event: &Event, counts: &mut Counts) {

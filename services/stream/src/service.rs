@@ -5,6 +5,7 @@ use crate::config::StreamConfig;
 use crate::metrics::Metrics;
 use crate::partition::PartitionError;
 use crate::rule_files::{RuleFileError, RuleFiles};
+use crate::sharing::TakingOver;
 use crate::worker::{PART, Worker};
 use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
@@ -145,6 +146,7 @@ impl Service {
             metrics: Metrics::new(registry),
             checkpoints,
             partitions: BTreeMap::new(),
+            taking_over: TakingOver::default(),
             bus,
             config,
             files,

@@ -8,7 +8,7 @@ use crate::config::StreamConfig;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::service::StreamError;
-use futures::future::join_all;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_bus::{Bounds, Bus, BusError, Owner, ReadFrom, Topic};
 use tidegate_detect::{Engine, EngineLimits, Loaded, Rules, Statistics};
@@ -38,30 +38,26 @@ impl Owned {
 }
 
 /// What it takes to take partitions over.
-pub(crate) struct TakeOver<'a> {
-    pub bus: &'a dyn Bus,
-    pub config: &'a StreamConfig,
-    pub statistics: &'a Statistics,
-    pub rules: &'a Rules,
-    pub metrics: &'a Metrics,
-    pub checkpoints: Option<&'a Checkpoints>,
+#[derive(Clone)]
+pub(crate) struct TakeOver {
+    pub bus: Arc<dyn Bus>,
+    pub config: StreamConfig,
+    pub statistics: Statistics,
+    pub rules: Rules,
+    pub metrics: Metrics,
+    pub checkpoints: Option<Checkpoints>,
     /// Windows are rebuilt from events since this time.
     pub since_ms: i64,
 }
 
-impl TakeOver<'_> {
-    /// Takes these partitions over at the same time, since each waits for the log now and then.
-    pub async fn all(&self, numbers: impl Iterator<Item = u32>) -> Vec<(u32, Result<Owned, StreamError>)> {
-        join_all(numbers.map(|number| async move { (number, self.one(number).await) })).await
-    }
-
+impl TakeOver {
     /// Takes a partition over: fences whoever had it, reads its states, and finds where to read on.
-    async fn one(&self, number: u32) -> Result<Owned, StreamError> {
+    pub async fn one(&self, number: u32) -> Result<Owned, StreamError> {
         let doing = |source| StreamError::TakeOver { partition: number, source };
         let mut owner = self.bus.own(&self.config.group, number).await.map_err(doing)?;
         let committed = owner.committed(Topic::Events).await.map_err(doing)?;
         let commands = owner.committed(Topic::Commands).await.map_err(doing)?;
-        let folder = self.checkpoints.map(|checkpoints| checkpoints.folder(number));
+        let folder = self.checkpoints.as_ref().map(|checkpoints| checkpoints.folder(number));
         let found = match &folder {
             Some(folder) => self.restore(number, folder).await?,
             None => None,
@@ -80,7 +76,7 @@ impl TakeOver<'_> {
         // What a checkpoint covers was decided upon before it was made.
         let decided_to = committed.unwrap_or(rebuild_from).max(manifest.as_ref().map_or(0, |_| rebuild_from));
         let events_next = rebuild_from.min(decided_to);
-        let mut core = Partition::new(number, engine, decided_to);
+        let mut core = Partition::new(number, engine, decided_to).among(self.bus.partitions());
         let states = self.read_states(number, &mut core).await.map_err(doing)?;
         if let Some(manifest) = &manifest {
             core.resume(manifest.covered.clone());

@@ -4,12 +4,14 @@ use crate::announce::rule_set_message;
 use crate::checkpoint::Checkpoints;
 use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
+use crate::due::Due;
 use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
 use crate::observations::Observation;
 use crate::partition::Output;
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
-use crate::take_over::{Owned, TakeOver};
+use crate::sharing::{Taken, TakingOver};
+use crate::take_over::Owned;
 use bytes::Bytes;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,15 +24,10 @@ use tidegate_proto::state_to_proto;
 use tidegate_runtime::Health;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
+use tokio::task::JoinError;
 
-/// The longest window, and an hour for edges that were cut off.
-const REBUILD_MS: i64 = 25 * 60 * 60 * 1000;
 /// How long a passing fault of the log is waited out, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How often lag and sizes are measured.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a wanted partition that was lost, or could not be had, is taken over again.
-const REGAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// How long to wait for events between two blocks of a checkpoint, at most.
 const COPY_INTERVAL: Duration = Duration::from_millis(5);
 /// Name of this service in readiness reports.
@@ -52,32 +49,10 @@ pub(crate) struct Worker {
     pub membership: Option<Box<dyn Membership>>,
     /// The partitions that are to be owned.
     pub wanted: BTreeSet<u32>,
+    pub taking_over: TakingOver,
 }
 
 impl Worker {
-    /// Takes partitions over that are wanted and not owned, all at the same time. A failure is of one that cannot be
-    /// had now; the others are.
-    pub async fn take_over_wanted(&mut self) -> Result<(), StreamError> {
-        let missing = self.missing();
-        let task = TakeOver {
-            bus: self.bus.as_ref(),
-            config: &self.config,
-            statistics: self.files.statistics(),
-            rules: &self.rules,
-            metrics: &self.metrics,
-            checkpoints: self.checkpoints.as_ref(),
-            since_ms: (self.clock)().saturating_sub(REBUILD_MS),
-        };
-        let mut result = Ok(());
-        for (number, owned) in task.all(missing.into_iter()).await {
-            match owned {
-                Ok(owned) => drop(self.partitions.insert(number, owned)),
-                Err(error) => result = Err(error),
-            }
-        }
-        result
-    }
-
     /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
         let result = self.work(&shutdown).await;
@@ -109,16 +84,23 @@ impl Worker {
                     }
                 }
             }
+            let patience = self.patience();
             let next = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 wanted = assignment(&mut membership) => Next::Wanted(wanted),
-                batch = read(&mut reader, self.patience()) => Next::Batch(batch),
+                taken = self.taking_over.next() => Next::Taken(taken),
+                batch = read(&mut reader, patience) => Next::Batch(batch),
             };
             match next {
                 Next::Wanted(Ok(wanted)) => {
-                    self.share(wanted).await?;
+                    self.share(wanted).await;
                     reader = None;
+                }
+                Next::Taken(taken) => {
+                    if self.taken_over(taken).await? {
+                        reader = None;
+                    }
                 }
                 Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
                 Next::Batch(Ok(batch)) => {
@@ -138,48 +120,6 @@ impl Worker {
                 reader = None;
             }
         }
-    }
-
-    /// Other partitions are to be owned from now on: lets those go that are not among them, and takes the new ones over.
-    async fn share(&mut self, wanted: BTreeSet<u32>) -> Result<(), StreamError> {
-        tracing::info!(partitions = ?wanted, "these partitions are this worker's now");
-        let gone: Vec<u32> = self.partitions.keys().copied().filter(|number| !wanted.contains(number)).collect();
-        for number in gone {
-            self.let_go(number).await;
-        }
-        self.wanted = wanted;
-        self.take_over_missing().await?;
-        self.announce(&[]).await;
-        Ok(())
-    }
-
-    /// Gives a partition up. Its positions are not needed to be right, only for its next owner to start faster.
-    async fn let_go(&mut self, number: u32) {
-        if let Some(mut owned) = self.partitions.remove(&number)
-            && owned.moved
-            && owned.owner.commit(Vec::new(), owned.positions()).await.is_err()
-        {
-            self.metrics.commit_failures.inc();
-        }
-        self.metrics.forget(number);
-    }
-
-    /// Takes over what is wanted and not owned; what cannot be had now is tried again.
-    async fn take_over_missing(&mut self) -> Result<(), StreamError> {
-        match self.take_over_wanted().await {
-            Err(StreamError::TakeOver { partition, source }) => {
-                let error = chain(&source);
-                tracing::warn!(partition, error, "the partition could not be taken over; trying again");
-            }
-            other => other?,
-        }
-        self.report_readiness();
-        Ok(())
-    }
-
-    /// Wanted partitions that are not owned.
-    fn missing(&self) -> Vec<u32> {
-        self.wanted.iter().copied().filter(|number| !self.partitions.contains_key(number)).collect()
     }
 
     fn positions(&self) -> Vec<ReadFrom> {
@@ -294,8 +234,7 @@ impl Worker {
         let now = Instant::now();
         let mut changed = false;
         if shares && due.regain.is_due(now) && self.partitions.len() < self.wanted.len() {
-            self.take_over_missing().await?;
-            changed = true;
+            self.take_over_missing();
         }
         changed |= self.tick(now, due.tick.is_due(now), shutdown).await?;
         if due.reload.is_due(now) {
@@ -376,7 +315,7 @@ impl Worker {
     }
 
     /// Tells on the topic `rules` what is in force here. Not being able to tell stops nothing.
-    async fn announce(&self, problems: &[String]) {
+    pub async fn announce(&self, problems: &[String]) {
         let messages = self
             .partitions
             .keys()
@@ -384,19 +323,6 @@ impl Worker {
             .collect();
         if let Err(error) = self.bus.append(Topic::Rules, messages).await {
             tracing::warn!(error = %chain(&error), "could not tell which rules are in force");
-        }
-    }
-
-    fn report_readiness(&self) {
-        self.metrics.owned.set(self.partitions.len().try_into().unwrap_or(i64::MAX));
-        let missing = self.missing();
-        let behind: u64 = self.partitions.values().map(|owned| owned.ready_at.saturating_sub(owned.events_next)).sum();
-        if !missing.is_empty() {
-            self.health.not_ready(PART, format!("partitions {missing:?} are not taken over"));
-        } else if behind > 0 {
-            self.health.not_ready(PART, format!("rebuilding windows: {behind} events to read"));
-        } else {
-            self.health.ready(PART);
         }
     }
 
@@ -415,6 +341,7 @@ impl Worker {
 /// What a worker waits for.
 enum Next {
     Wanted(Result<BTreeSet<u32>, BusError>),
+    Taken(Result<Taken, JoinError>),
     Batch(Result<Batch, BusError>),
 }
 
@@ -433,41 +360,6 @@ async fn read(reader: &mut Option<Box<dyn Reader>>, wait: Duration) -> Result<Ba
         return Ok(Batch::default());
     };
     reader.next(wait).await
-}
-
-/// What is done now and then.
-struct Due {
-    regain: Every,
-    tick: Every,
-    reload: Every,
-    measure: Every,
-}
-
-struct Every {
-    interval: Duration,
-    last: Instant,
-}
-
-impl Due {
-    fn new(config: &StreamConfig) -> Self {
-        let every = |interval| Every { interval, last: Instant::now() };
-        Self {
-            regain: every(REGAIN_INTERVAL),
-            tick: every(Duration::from_millis(config.commit_interval_ms)),
-            reload: every(Duration::from_millis(config.reload_interval_ms)),
-            measure: every(MEASURE_INTERVAL),
-        }
-    }
-}
-
-impl Every {
-    fn is_due(&mut self, now: Instant) -> bool {
-        let due = now.duration_since(self.last) >= self.interval;
-        if due {
-            self.last = now;
-        }
-        due
-    }
 }
 
 fn tell(observation: &Observation) {

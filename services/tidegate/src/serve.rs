@@ -109,7 +109,10 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
         .with_context(|| format!("listening on {} for health and metrics (ops.listen)", config.ops.listen))?;
     let ops_address = ops.local_addr()?;
     let until = shutdown.clone();
-    tasks.spawn(async move { ops.run(until).await.context("serving health and metrics") });
+    tasks.spawn(async move {
+        ops.run(until).await;
+        Ok(())
+    });
     let control = control_address.map(tracing::field::display);
     tracing::info!(control, ops = %ops_address, "listening");
     Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })

@@ -162,11 +162,10 @@ fn packets(octets: &[u8]) -> Outcome {
         let choice = input.byte();
         let command = COMMANDS[usize::from(choice) % COMMANDS.len()];
         let length = usize::from(input.byte());
-        // A long body is made, so that an input need not carry it.
-        let length = if choice >= 0xf0 { length * 300 } else { length };
         let mut data = input.take(length).to_vec();
-        if choice >= 0xf0 {
-            data.resize(length, b'x');
+        // A long packet is made, so that an input need not carry it; one, or each input would take long.
+        if choice == 0xff && stream.len() < 4_096 {
+            data.resize(length * 300, b'x');
         }
         stream.extend_from_slice(&(data.len() as u32 + 1).to_be_bytes());
         stream.push(command);

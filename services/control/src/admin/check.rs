@@ -12,6 +12,8 @@ use tonic::Status;
 const MAX_REASON_OCTETS: usize = 1_000;
 /// Longest name of an actor or a rule, in octets.
 const MAX_NAME_OCTETS: usize = 256;
+/// Longest name of a rule that a rules file can have.
+const MAX_RULE_OCTETS: usize = 64;
 /// Most rules that one exemption names.
 const MAX_RULES: usize = 100;
 /// How far a caller's clock may be ahead when it tells when a password was changed.
@@ -104,7 +106,7 @@ fn check_kind(kind: &Kind, now_ms: i64) -> Result<(), Status> {
                 return Err(invalid("exempt.rules", &format!("has {} entries", exempt.rules.len()), "at most 100"));
             }
             for rule in &exempt.rules {
-                text("exempt.rules", rule, "names of rules", MAX_NAME_OCTETS)?;
+                text("exempt.rules", rule, "names of rules", MAX_RULE_OCTETS)?;
             }
             match exempt.until_ms {
                 Some(until_ms) if until_ms <= now_ms => Err(invalid(

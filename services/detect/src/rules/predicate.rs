@@ -104,7 +104,8 @@ pub(super) fn plan(
         aggregates: &[],
         functions: &[FUNCTIONS.as_slice(), TEXT_FUNCTIONS.as_slice()].concat(),
     };
-    findings.extend(check(&expr, &scope, origin));
+    // Some expressions have no place of their own.
+    findings.extend(check(&expr, &scope, origin).into_iter().map(begin));
     if !findings.is_empty() {
         return Err(findings);
     }

@@ -56,7 +56,9 @@ impl Planner {
 
     /// Guards arithmetic (see [`finite`]) and folds constants.
     pub fn simplified(&self, expr: Expr, schema: &DFSchema) -> Result<Expr> {
-        self.simplifier(schema).simplify(finite::guard(expr, schema)?)
+        let simplifier = self.simplifier(schema);
+        // Guarding has made numbers real that may stand beside whole ones, as in `coalesce(count(*), 1 % 2)`.
+        simplifier.simplify(simplifier.coerce(finite::guard(expr, schema)?, schema)?)
     }
 
     pub fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {

@@ -123,7 +123,9 @@ fn read_entry(
         functions: &FUNCTIONS,
     };
     for finding in check(&expr, &scope, Origin::START) {
-        problems.add(Some(&subject), finding);
+        // Some expressions have no place of their own.
+        let position = finding.position.or(position);
+        problems.add(Some(&subject), Finding { position, ..finding });
     }
     let info = StatisticInfo { name, sql: written(body), description: description(above) };
     (problems.len() == known).then_some(Entry { info, subject, position, expr })

@@ -271,6 +271,24 @@ fn absurd_events_do_no_harm() {
     engine.expire(i64::MIN);
 }
 
+/// Fuzzing found statistics that were planned and then failed with every batch.
+#[test]
+fn whole_and_real_numbers_stand_beside_each_other_everywhere() {
+    let both = "a = coalesce(sum(recipient_count), 1 % 7080); b = greatest(count(*), 3 / 2);
+                c = CASE WHEN count(*) > 7 % 4 THEN 1 ELSE 1 / 4 END; d = nullif(count(*), 10 / 4);";
+    let statistics = Statistics::parse("s", both).unwrap();
+    let when = "CASE WHEN a_1h >= 1 % 2 THEN 1 ELSE 1 / 2 END <= coalesce(b_1h, 5 % 3) AND c_1h IN (1, 1 / 4)";
+    let rules = Rules::parse("r", &rule("mixed", when, "lock"), &statistics).unwrap();
+    let mut engine = Engine::new(statistics, rules, EngineLimits::default()).unwrap();
+    let matches = send(&mut engine, &mut 0, "jo@example.org", &[NOW_MS, NOW_MS + 1]);
+    assert_eq!(matches.len(), 1);
+    let value = |column| value(&engine, "jo@example.org", column, NOW_MS + 1);
+    assert_eq!(
+        (value("a_1h"), value("b_1h"), value("c_1h"), value("d_1h")),
+        (Some(0.0), Some(2.0), Some(0.25), Some(2.0))
+    );
+}
+
 #[test]
 fn distinct_counts_are_close_also_across_panes() {
     let mut engine = engine_of("");

@@ -74,6 +74,15 @@ fn a_place_within_a_string_with_escapes_is_the_strings_own() {
 }
 
 #[test]
+fn what_has_no_place_of_its_own_has_that_of_its_expression() {
+    let place = |problems: Vec<Problem>| problems[0].position.map(|place| (place.line, place.column));
+    assert_eq!(place(Statistics::parse("s", "n = {};").unwrap_err()), Some((1, 5)));
+    let statistics = Statistics::parse("s", "n = count(*);").unwrap();
+    let rule = "[[rule]]\nname = 'a'\nwhen = '{}'\naction = 'observe'\nreason = 'r'\nsource = 's'\n";
+    assert_eq!(place(Rules::parse("r", rule, &statistics).unwrap_err()), Some((3, 9)));
+}
+
+#[test]
 fn cut_or_garbled_files_never_panic() {
     let statistics = Statistics::parse("statistics.sql", DEFAULT_STATISTICS).unwrap();
     for text in [DEFAULT_STATISTICS, tidegate_detect::DEFAULT_RULES] {

@@ -167,11 +167,14 @@ impl StatesDisk {
         let mut resume = v1::Hello::default();
         let stats = self.journal.stats();
         let mut damaged = stats.salvaged_records > 0;
+        // Counted before reading, which sets damaged ones aside.
+        let mut missing = self.journal.topic_size(TOPIC)?.records;
         let (mut offset, end) = (0, self.journal.bounds(TOPIC, 0)?.next_offset);
         while offset < end {
             let batch = self.journal.read(TOPIC, 0, offset, 10_000, 16 << 20)?;
             offset = batch.next_offset;
             damaged |= batch.skipped_damaged > 0;
+            missing = missing.saturating_sub(batch.records.len() as u64);
             for record in batch.records {
                 let key = record.key.unwrap_or_default();
                 if key == POSITIONS_KEY {
@@ -188,6 +191,7 @@ impl StatesDisk {
                 placed.push(state);
             }
         }
+        damaged |= missing > 0;
         let mut newest: Vec<_> = at.into_values().collect();
         newest.sort_unstable_by_key(|index| placed[*index].0);
         let mut replica = Replica::new();

@@ -31,13 +31,14 @@ pub fn read(directory: &Path) -> Result<StatesFile, EdgeError> {
     Ok(StatesFile { log_id: loaded.log_id, states, damaged: metrics.states_damaged.get() > 0 })
 }
 
-/// Writes `states` into the file in `directory` as an edge does, as if they were all of log `log_id`.
+/// Writes `states` into the file in `directory` as an edge does, as if they were all of log `log_id`. The same states
+/// give the same file, but for the file's own id.
 ///
 /// # Errors
 /// When the file cannot be opened or written.
 pub fn write(directory: &Path, log_id: &str, states: Vec<AccountState>) -> Result<(), EdgeError> {
     let metrics = Metrics::register(&mut Registry::default());
-    let (mut disk, _) = StatesDisk::open(directory, Clock::system(), metrics.clone())?;
+    let (mut disk, _) = StatesDisk::open(directory, Clock::new(|| 1_700_000_000_000), metrics.clone())?;
     let mut replica = Replica::new();
     for (offset, state) in (0..).zip(states) {
         let account = state.account.clone();

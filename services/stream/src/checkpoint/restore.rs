@@ -108,8 +108,10 @@ fn reason_against(manifest: &Manifest, expected: Expected) -> Option<String> {
 /// Reads all segments of a checkpoint into an engine.
 async fn load(folder: &Folder, manifest: &Manifest, mut engine: Engine) -> Result<(Engine, Loaded), CheckpointError> {
     let mut all = Loaded::default();
-    let fetches = futures::stream::iter(&manifest.segments)
-        .map(|segment| async move { folder.segment(&segment.name).await.map(|octets| (segment, octets)) });
+    let fetches = futures::stream::iter(manifest.segments.clone()).map(|segment| {
+        let folder = folder.clone();
+        async move { folder.segment(&segment.name).await.map(|octets| (segment, octets)) }
+    });
     let mut fetched = fetches.buffered(FETCHED_AHEAD);
     while let Some((segment, octets)) = fetched.try_next().await? {
         let damaged = |what: String| folder.damaged(&segment.name, what);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_detect::Statistics;
+use tidegate_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 
 /// Manifests that are kept, with their segments.
@@ -22,7 +23,7 @@ const MAX_SEGMENTS: usize = 64;
 /// What changed may take so much, and twice what everything took, before everything is written anew.
 const MAX_CHANGED: u64 = 32 << 20;
 /// How long a failing store is waited for, at first and at most.
-const RETRY_MS: (u64, u64) = (200, 30_000);
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// Whose checkpoints are written.
 #[derive(Debug, Clone)]
@@ -222,11 +223,11 @@ impl Writing {
     }
 
     async fn claim_patiently(&mut self, base: Option<&Manifest>) -> Result<(), Stale> {
-        let mut retry_ms = RETRY_MS.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             match self.claim(base).await {
                 Ok(()) => return Ok(()),
-                Err(error) => self.wait("taking over", &error, &mut retry_ms).await,
+                Err(error) => self.wait("taking over", &error, &mut backoff).await,
             }
         }
     }
@@ -271,7 +272,7 @@ impl Writing {
 
     async fn publish_patiently(&mut self, segment: Segment, everything: bool, finish: &Finish) -> Result<(), Stale> {
         let began = Instant::now();
-        let mut retry_ms = RETRY_MS.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let (raw_octets, octets) = (segment.raw_octets, bytes::Bytes::from(segment.octets));
         let name = segment_name(self.epoch, self.next_segment);
         self.next_segment += 1;
@@ -311,7 +312,7 @@ impl Writing {
                     self.shared.outcome.store(STALE, Ordering::Release);
                     return Err(Stale);
                 }
-                Err(error) => self.wait("writing", &error, &mut retry_ms).await,
+                Err(error) => self.wait("writing", &error, &mut backoff).await,
             }
         }
         self.segments = manifest.segments;
@@ -380,12 +381,11 @@ impl Writing {
         Ok(())
     }
 
-    async fn wait(&self, doing: &str, error: &CheckpointError, retry_ms: &mut u64) {
+    async fn wait(&self, doing: &str, error: &CheckpointError, backoff: &mut Backoff) {
         self.metrics.failed();
-        let (partition, error) = (self.owner.partition, chain(error));
-        tracing::warn!(partition, error, retry_ms = *retry_ms, "{doing} checkpoints failed; trying again");
-        tokio::time::sleep(Duration::from_millis(*retry_ms)).await;
-        *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
+        let (partition, error, pause) = (self.owner.partition, chain(error), backoff.pause());
+        tracing::warn!(partition, error, retry_ms = pause.as_millis(), "{doing} checkpoints failed; trying again");
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -171,8 +171,8 @@ impl<'a> World<'a> {
             self.checkpoint = None;
         }
         self.partition = Partition::new(0, engine, self.decided);
-        for state in self.published.values() {
-            self.partition.load_state(&record(Topic::Accounts, 0, "", state.clone(), BEGIN_MS)).unwrap();
+        for (account, state) in &self.published {
+            self.partition.load_state(&record(Topic::Accounts, 0, account, state.clone(), BEGIN_MS)).unwrap();
         }
         let from = checkpoint.as_ref().map_or(0, |(covered, _)| covered.events_next);
         if let Some((covered, _)) = checkpoint {

@@ -1,6 +1,7 @@
 //! The core of a partition: duplicates, clocks, clean slates, and restarts at any point.
 
 use crate::lab::{BEGIN_MS, RULES, event, locks, partition, record, rules, unlock};
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 use std::collections::BTreeMap;
@@ -8,6 +9,25 @@ use tidegate_bus::{Record, Topic};
 use tidegate_detect::{Rules, Statistics};
 use tidegate_domain::{Change, Status};
 use tidegate_proto::{state_to_proto, v1};
+
+/// A state of another partition's account could never be written here, and would keep all others back.
+#[test]
+fn what_belongs_to_another_partition_is_left_out() {
+    let is_here = |account: &str| tidegate_bus::partition_of(account.as_bytes(), 4) == 0;
+    let accounts = || (0..40).map(|number| format!("user{number}@example.org"));
+    let mut partition = partition(&rules(), 0).among(4);
+    for (offset, account) in (0..).zip(accounts()) {
+        let output = partition.events(&[event(offset, &account, offset + 1, 0, 0)]).unwrap();
+        assert_eq!(output.counts.events, u64::from(is_here(&account)), "{account}");
+        assert_eq!(output.counts.rejected, u64::from(!is_here(&account)), "{account}");
+        let output = partition.command(&unlock(offset, &account, 0));
+        assert_eq!(output.states.len(), usize::from(is_here(&account)), "{account}");
+        // Under another account's key.
+        let stray = Record { key: Bytes::from_static(b"user0@example.org"), ..unlock(offset + 100, &account, 0) };
+        assert!(account == "user0@example.org" || partition.command(&stray).states.is_empty(), "{account}");
+    }
+    assert!(accounts().any(|account| is_here(&account)));
+}
 
 #[test]
 fn duplicates_and_what_is_no_event_are_counted_and_left_out() {
@@ -101,8 +121,8 @@ fn lives(rules: &(Statistics, Rules), records: &[Record], cuts: &[usize], kills:
     let (mut committed, mut kills) = (0_usize, kills.iter());
     'life: loop {
         let mut partition = partition(rules, committed as u64);
-        for state in published.values() {
-            partition.load_state(&record(Topic::Accounts, 0, "", state.clone(), BEGIN_MS)).unwrap();
+        for (account, state) in &published {
+            partition.load_state(&record(Topic::Accounts, 0, account, state.clone(), BEGIN_MS)).unwrap();
         }
         let mut batches_left = kills.next().copied();
         let mut at = 0;
