@@ -18,8 +18,8 @@ pub enum Trouble {
 /// A process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Victim {
-    /// The one Kafka.
-    Kafka,
+    /// A node of Kafka, from 0.
+    Kafka(usize),
     /// The server `serve`, on the embedded log.
     AllInOne,
     /// The server `control`.
@@ -64,7 +64,7 @@ impl Victim {
     /// The kind of process, in a table of what was killed.
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Kafka => "Kafka",
+            Self::Kafka(_) => "Kafka",
             Self::AllInOne => "all-in-one",
             Self::Control => "control",
             Self::Stream => "stream",

@@ -26,13 +26,20 @@ pub enum Log {
         bootstrap_servers: String,
         /// Further properties of librdkafka, `name = "value"` in TOML.
         properties: String,
+        /// How many nodes have each record.
+        replicas: usize,
     },
 }
 
 impl Log {
     /// On this Kafka, with nothing else set.
     pub fn kafka(kafka: &KafkaRig) -> Self {
-        Self::Kafka { bootstrap_servers: kafka.bootstrap(), properties: String::new() }
+        Self::at(&kafka.bootstrap())
+    }
+
+    /// On a Kafka of one node at this address, with nothing else set.
+    pub fn at(bootstrap_servers: &str) -> Self {
+        Self::Kafka { bootstrap_servers: bootstrap_servers.to_owned(), properties: String::new(), replicas: 1 }
     }
 }
 
@@ -89,8 +96,9 @@ impl Server {
         let (control, ops) = (loopback(free_port()?), loopback(free_port()?));
         let log = match log {
             Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
-            Log::Kafka { bootstrap_servers, properties } => format!(
-                "kind = \"kafka\"\nbootstrap_servers = \"{bootstrap_servers}\"\npartitions = 4\nreplication_factor = 1\n\
+            Log::Kafka { bootstrap_servers, properties, replicas } => format!(
+                "kind = \"kafka\"\nbootstrap_servers = \"{bootstrap_servers}\"\npartitions = 4\n\
+                 replication_factor = {replicas}\n\
                  [log.properties]\n{properties}\n"
             ),
         };

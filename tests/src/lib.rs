@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
+pub mod census;
 pub mod command;
 pub mod correspondence;
 pub mod faults;

@@ -12,6 +12,7 @@ mod setup;
 
 pub use setup::Setup;
 
+use crate::census::Census;
 use crate::correspondence::Correspondence;
 use crate::faults::{Line, Trouble, Victim, Weather};
 use crate::hijack::{SITES, Sites};
@@ -52,14 +53,15 @@ pub struct Trial {
     correspondence: Arc<Correspondence>,
     servers: BTreeMap<Victim, Server>,
     sites: Sites,
-    kafka: Option<KafkaRig>,
+    /// Kafka's nodes; none: the log is the embedded one.
+    kafka: Vec<KafkaRig>,
     lines: BTreeMap<Line, Proxy>,
     ledger: Arc<Ledger>,
     /// Where random moments come from.
     pub random: Random,
     round: usize,
     sent: usize,
-    censuses: usize,
+    census: Census,
     oracle: Oracle,
     /// An account that is never unlocked.
     for_good: String,
@@ -81,8 +83,8 @@ struct Planned {
 impl Trial {
     /// The processes that can be killed.
     pub fn victims(&self) -> Vec<Victim> {
-        let kafka = self.kafka.as_ref().map(|_| Victim::Kafka);
-        kafka.into_iter().chain(self.servers.keys().copied()).chain((0..SITES).map(Victim::Edge)).collect()
+        let nodes = (0..self.kafka.len()).map(Victim::Kafka);
+        nodes.chain(self.servers.keys().copied()).chain((0..SITES).map(Victim::Edge)).collect()
     }
 
     /// The lines that can fail.
@@ -228,7 +230,7 @@ impl Trial {
     fn begin(&mut self, trouble: Trouble, down: &mut BTreeSet<usize>) -> Result<()> {
         match trouble {
             Trouble::Network(line, weather) => weather.begin(&self.lines[&line]),
-            Trouble::Kill(Victim::Kafka) => self.kafka.as_mut().context("no Kafka")?.kill(),
+            Trouble::Kill(Victim::Kafka(node)) => self.kafka[node].kill(),
             Trouble::Kill(Victim::Edge(site)) => {
                 down.insert(site);
                 self.sites.edges[site].process.kill();
@@ -241,7 +243,7 @@ impl Trial {
     fn end(&mut self, trouble: Trouble, down: &mut BTreeSet<usize>) -> Result<()> {
         match trouble {
             Trouble::Network(line, _) => self.lines[&line].heal(),
-            Trouble::Kill(Victim::Kafka) => self.kafka.as_mut().context("no Kafka")?.start_again()?,
+            Trouble::Kill(Victim::Kafka(node)) => self.kafka[node].start_again()?,
             Trouble::Kill(Victim::Edge(site)) => {
                 self.sites.edges[site].process.start_again()?;
                 self.sites.edges[site].wait_until_it_listens()?;

@@ -56,5 +56,5 @@ fn in_one_process_on_the_embedded_log() {
 
 #[test]
 fn on_kafka() {
-    run(Setup::OnKafka, &[&[Victim::Control, Victim::Stream], &[Victim::Kafka], &[Victim::Stream, Victim::Edge(0)]]);
+    run(Setup::OnKafka, &[&[Victim::Control, Victim::Stream], &[Victim::Kafka(0)], &[Victim::Stream, Victim::Edge(0)]]);
 }

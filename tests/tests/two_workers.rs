@@ -33,7 +33,7 @@ impl Lab {
     fn start(properties: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
-        let log = Log::Kafka { bootstrap_servers: kafka.bootstrap(), properties: properties.to_owned() };
+        let log = Log::Kafka { bootstrap_servers: kafka.bootstrap(), properties: properties.to_owned(), replicas: 1 };
         let control = Server::start(dir.path(), "control", "control", &log, BURST_RULES).unwrap();
         let workers = ["one", "two"].map(|name| Server::launch(dir.path(), name, "stream", &log, BURST_RULES).unwrap());
         let edge = Edge::start(dir.path(), "mx1", control.control, "").unwrap();
@@ -134,7 +134,7 @@ fn one_more_than_there_are_partitions_stands_by() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
     let properties = CLASSIC.to_owned();
-    let log = Log::Kafka { bootstrap_servers: kafka.bootstrap(), properties };
+    let log = Log::Kafka { bootstrap_servers: kafka.bootstrap(), properties, replicas: 1 };
     let start = |number: usize| Server::start(dir.path(), &format!("worker{number}"), "stream", &log, BURST_RULES);
     let mut workers: Vec<Server> = (0..5).map(|number| start(number).unwrap()).collect();
     let owned = |worker: &Server| worker.process.metric("tidegate_stream_partitions_owned", &[]).unwrap_or(-1.0) as i64;

@@ -1,19 +1,18 @@
 //! What must be, and whether it is.
 
 use super::{PEOPLE, Trial};
+use crate::census::{Counted, states};
 use crate::faults::Victim;
 use crate::hijack::SITES;
 use crate::installation::{TIMEOUT, admin};
 use crate::ledger::{Kind, Misfit};
-use crate::mail::{BURST_RULES, person};
+use crate::mail::person;
 use crate::topics::{read_events, read_locks};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::SocketAddr;
-use std::time::Instant;
-use xtask::wait::{wait_for, wait_until};
+use xtask::wait::wait_until;
 
 /// What must be.
 #[derive(Debug, Default)]
@@ -70,7 +69,7 @@ impl Trial {
             let left = || edge.process.metric("tidegate_edge_spool_events", &[]).unwrap_or(1.0);
             wait_until("the spool to empty", TIMEOUT, || left() < 1.0)?;
         }
-        let worker = if self.kafka.is_some() { Victim::Stream } else { Victim::AllInOne };
+        let worker = self.worker();
         self.server(worker)?.process.kill();
         let events = read_events(&self.log(), self.ledger.certain())?;
         let accepted = self.ledger.count();
@@ -78,7 +77,7 @@ impl Trial {
         self.ledger.resolve(&events);
         let (locks, ever) = (read_locks(&self.log())?, &self.oracle.ever);
         // The embedded log compacts soon: the newest of each account is there.
-        let fits = if self.kafka.is_some() { locks == *ever } else { locks.is_subset(ever) };
+        let fits = if worker == Victim::Stream { locks == *ever } else { locks.is_subset(ever) };
         ensure!(fits, "locks that were published: {locks:?}, but must be {ever:?}");
         self.server(worker)?.kill_and_start_again()?;
         drop(quiet);
@@ -98,85 +97,28 @@ impl Trial {
         Ok(())
     }
 
-    /// The windows' own counts equal what was sent: a rule that notices everybody is asked for its evidence. What is
-    /// still under way is waited for; a message that counts twice is never forgiven.
+    /// The windows' own counts equal what was sent.
     fn count_everybody(&mut self) -> Result<()> {
         let people = (0..PEOPLE).map(|number| (person(number), number % SITES));
         let unlocked = self.oracle.unlocked.keys().filter(|account| !self.oracle.locked.contains_key(*account));
-        let asked: Vec<(String, usize)> = people.chain(unlocked.map(|account| (account.clone(), 0))).collect();
-        let began = Instant::now();
-        loop {
-            let counted = self.take_census(&asked)?;
-            let mut behind = Vec::new();
-            for (account, _) in &asked {
-                let (certain, doubtful) = self.ledger.count_of(account, self.oracle.counts_from(account));
-                let counts = counted.get(account).copied().unwrap_or(0);
-                let said = format!("{account} counts {counts} times, of {certain} messages and {doubtful} in doubt");
-                ensure!(counts <= certain + doubtful, "{said}");
-                if counts < certain {
-                    behind.push(said);
-                }
-            }
-            if behind.is_empty() {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < TIMEOUT, "{}", behind.join("; "));
-        }
-    }
-
-    /// Puts a rule of a new name in force, has each account send a letter, and reads what the rule saw.
-    fn take_census(&mut self, asked: &[(String, usize)]) -> Result<BTreeMap<String, usize>> {
-        self.censuses += 1;
-        let name = format!("census-{}", self.censuses);
-        let worker = if self.kafka.is_some() { Victim::Stream } else { Victim::AllInOne };
-        let server = self.server(worker)?;
-        let taken = |server: &crate::installation::Server| {
-            server.process.metric("tidegate_stream_rule_reloads_total", &[("result", "taken")]).unwrap_or(0.0)
-        };
-        let before = taken(server);
-        let census = format!(
-            "{BURST_RULES}\n[[rule]]\nname = \"{name}\"\nwhen = \"messages_24h >= 1\"\naction = \"notify\"\n\
-             reason = \"Everybody is counted.\"\nsource = \"end-to-end tests\"\n"
-        );
-        let new = server.rules.with_extension("new");
-        fs::write(&new, census)?;
-        fs::rename(&new, &server.rules)?;
-        wait_until("the census to be in force", TIMEOUT, || taken(server) > before)?;
-        for (account, site) in asked {
-            ensure!(self.send(*site, account, Kind::Letter)?, "{account} was refused");
-        }
-        let mut last = Ok(BTreeMap::new());
-        let found = wait_for("everybody to be counted", TIMEOUT, || {
-            last = self.counted_by(&name);
-            let counted = last.as_ref().ok()?;
-            asked.iter().all(|(account, _)| counted.contains_key(account)).then(|| counted.clone())
+        let all = people.chain(unlocked.map(|account| (account.clone(), 0))).map(|(account, site)| {
+            let from = self.oracle.counts_from(&account);
+            Counted { account, site, from }
         });
-        found.with_context(|| format!("{name} saw {last:?} of {asked:?}"))
+        let (all, control, worker) = (all.collect::<Vec<_>>(), self.control()?, self.worker());
+        let worker = self.servers.get(&worker).context("no worker")?;
+        self.census.compare(worker, control, &self.ledger, &all)
     }
 
-    /// How many messages the rule `name` saw of each account.
-    fn counted_by(&self, name: &str) -> Result<BTreeMap<String, usize>> {
-        let mut counted = BTreeMap::new();
-        for state in self.states(&["--status", "active"])? {
-            let notice = &state["notice"];
-            if notice["rule"] == name {
-                let count = notice["evidence"]["messages_24h"].as_f64().context("no evidence")?;
-                counted.insert(state["account"].as_str().unwrap_or_default().to_owned(), count as usize);
-            }
-        }
-        Ok(counted)
+    /// The server with the stream worker.
+    fn worker(&self) -> Victim {
+        if self.kafka.is_empty() { Victim::AllInOne } else { Victim::Stream }
     }
 
     pub(super) fn locked_now(&self) -> Result<BTreeMap<String, String>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let listed = self.states(&["--status", "locked"])?;
+        let listed = states(self.control()?, &["--status", "locked"])?;
         Ok(listed.iter().map(|one| (text(&one["account"]), text(&one["lock"]["id"]))).collect())
-    }
-
-    fn states(&self, which: &[&str]) -> Result<Vec<Value>> {
-        let list = [&["accounts", "list", "--json"], which].concat();
-        let listed = admin(self.control()?, &list)?.succeeded()?;
-        Ok(serde_json::from_str(&listed.stdout)?)
     }
 
     /// A lock that nobody ever takes back.

@@ -1,6 +1,7 @@
 //! Starting the whole installation of a trial.
 
 use super::{HIJACKED, Oracle, PAUSE, PEOPLE, Trial};
+use crate::census::Census;
 use crate::correspondence::Correspondence;
 use crate::faults::{Line, Victim};
 use crate::hijack::{SITES, Sites};
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tidegate_bus::{BusConfig, EmbeddedConfig, KafkaConfig};
 use xtask::kafka::KafkaRig;
+use xtask::kafka_cluster;
 use xtask::ports::free_port;
 
 /// Partitions of the log.
@@ -25,12 +27,14 @@ const PARTITIONS: u32 = 4;
 pub enum Setup {
     /// One process with the embedded log.
     AllInOne,
-    /// Services of their own on Kafka.
+    /// Services of their own on a Kafka of one node.
     OnKafka,
+    /// The same on one of three nodes, each of which has every record.
+    OnThreeNodes,
 }
 
 impl Trial {
-    /// Starts everything; `with_network` puts a proxy on each line.
+    /// Starts everything; `with_network` puts a proxy on each line, but not before one of many nodes.
     ///
     /// # Errors
     /// When something does not start.
@@ -38,23 +42,26 @@ impl Trial {
         let dir = tempfile::tempdir()?;
         let mut lines = BTreeMap::new();
         let kafka = match setup {
-            Setup::AllInOne => None,
-            Setup::OnKafka => Some(start_kafka(dir.path(), with_network, &mut lines)?),
+            Setup::AllInOne => Vec::new(),
+            Setup::OnKafka => vec![start_kafka(dir.path(), with_network, &mut lines)?],
+            Setup::OnThreeNodes => kafka_cluster::start(&dir.path().join("kafka"), 3)?,
         };
         let brokers = |line| match lines.get(&line).map(Proxy::address) {
             Some(address) => Some(address.to_string()),
-            None => kafka.as_ref().map(KafkaRig::bootstrap),
+            None => (!kafka.is_empty()).then(|| bootstrap(&kafka)),
         };
         let parts: &[_] = match setup {
             Setup::AllInOne => &[(Victim::AllInOne, "serve", Line::StreamToKafka)],
-            Setup::OnKafka => {
+            Setup::OnKafka | Setup::OnThreeNodes => {
                 &[(Victim::Control, "control", Line::ControlToKafka), (Victim::Stream, "stream", Line::StreamToKafka)]
             }
         };
         let mut servers = BTreeMap::new();
         for (victim, part, line) in parts {
             let log = match brokers(*line) {
-                Some(bootstrap_servers) => Log::Kafka { bootstrap_servers, properties: String::new() },
+                Some(bootstrap_servers) => {
+                    Log::Kafka { bootstrap_servers, properties: String::new(), replicas: kafka.len() }
+                }
                 None => Log::Embedded,
             };
             servers.insert(*victim, Server::start(dir.path(), part, part, &log, BURST_RULES)?);
@@ -87,7 +94,7 @@ impl Trial {
             random,
             round: 0,
             sent: 0,
-            censuses: 0,
+            census: Census::default(),
             oracle: Oracle::default(),
             for_good: String::new(),
             idle: (PEOPLE..PEOPLE + HIJACKED).map(person).collect(),
@@ -100,14 +107,17 @@ impl Trial {
 
     /// The log, as who reads it past all services opens it.
     pub(super) fn log(&self) -> BusConfig {
-        if let Some(kafka) = &self.kafka {
-            let bootstrap_servers = kafka.bootstrap();
-            BusConfig::Kafka(KafkaConfig { bootstrap_servers, partitions: PARTITIONS, ..KafkaConfig::default() })
-        } else {
+        if self.kafka.is_empty() {
             let directory = self.dir.path().join("serve/log");
-            BusConfig::Embedded(EmbeddedConfig { directory, ..EmbeddedConfig::default() })
+            return BusConfig::Embedded(EmbeddedConfig { directory, ..EmbeddedConfig::default() });
         }
+        let bootstrap_servers = bootstrap(&self.kafka);
+        BusConfig::Kafka(KafkaConfig { bootstrap_servers, partitions: PARTITIONS, ..KafkaConfig::default() })
     }
+}
+
+fn bootstrap(kafka: &[KafkaRig]) -> String {
+    kafka.iter().map(KafkaRig::bootstrap).collect::<Vec<_>>().join(",")
 }
 
 /// Kafka, with a proxy of its own for each of its clients if that is wanted.

@@ -246,6 +246,8 @@ fn server_properties(dir: &Path, node: &Node) -> String {
     let Node { id, port, voters, doors, .. } = node;
     let (replicas, controller_port) = (voters.len(), node.controller_port());
     let in_sync = replicas.saturating_sub(1).max(1);
+    // A node alone has nobody who could stand in for it, and may be slow.
+    let session_ms = if replicas > 1 { 3_000 } else { 9_000 };
     let voters: Vec<String> = voters.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
     let voters = voters.join(",");
     let each = |text: fn(usize, &Door) -> String| -> String {
@@ -273,7 +275,7 @@ transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
-broker.session.timeout.ms=3000
+broker.session.timeout.ms={session_ms}
 broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.consumer.min.session.timeout.ms=1000

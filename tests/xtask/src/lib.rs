@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod dovecot;
 pub mod error;
 pub mod kafka;
+pub mod kafka_cluster;
 pub mod leash;
 pub mod parts;
 pub mod paths;

@@ -60,6 +60,10 @@ pub struct KafkaConfig {
     pub partitions: u32,
     /// Replicas of topics that are created. Not set: as the brokers say.
     pub replication_factor: Option<u16>,
+    /// Replicas that must have a record before it is taken as durable, in topics that are created. Not set: all but one
+    /// of `replication_factor`, from three on, so that one broker may be lost with nothing that was acknowledged and
+    /// without a stop; otherwise as the brokers say.
+    pub min_insync_replicas: Option<u16>,
     /// Whether missing topics are created.
     pub create_topics: bool,
     /// How long events are kept, in seconds, in topics that are created. Windows are rebuilt from them.
@@ -81,6 +85,7 @@ impl Default for KafkaConfig {
             topic_prefix: "tidegate".to_owned(),
             partitions: 12,
             replication_factor: None,
+            min_insync_replicas: None,
             create_topics: true,
             events_max_age_s: default_age_s(Topic::Events),
             commands_max_age_s: default_age_s(Topic::Commands),
@@ -116,6 +121,12 @@ impl KafkaConfig {
             (_, Kept::Delete { max_age_ms }) => max_age_ms.unsigned_abs() / 1_000,
         };
         Some(age_s.saturating_mul(1_000))
+    }
+
+    /// How many replicas must have a record, in topics that are created; none: as the brokers say.
+    pub(super) fn in_sync_replicas(&self) -> Option<u16> {
+        let all_but_one = || self.replication_factor.filter(|replicas| *replicas >= 3).map(|replicas| replicas - 1);
+        self.min_insync_replicas.or_else(all_but_one)
     }
 
     /// For appending: durable, in order and without duplicates by retries; waits a millisecond for company.
@@ -222,6 +233,10 @@ impl Validate for KafkaConfig {
         if let Some(replicas) = self.replication_factor {
             problems.check_range(path, "replication_factor", replicas, 1..=100);
         }
+        if let Some(in_sync) = self.min_insync_replicas {
+            let most = self.replication_factor.unwrap_or(100).max(1);
+            problems.check_range(path, "min_insync_replicas", in_sync, 1..=most);
+        }
         check_ages(path, self.events_max_age_s, self.commands_max_age_s, self.audit_max_age_s, problems);
         problems.check_range(path, "request_timeout_ms", self.request_timeout_ms, 1_000..=600_000);
         let below = tidegate_runtime::config::key(path, "properties");
@@ -280,6 +295,21 @@ mod tests {
         assert!(problems[1].contains("\"tide gate\"; allowed: 1 to 200 letters"), "{problems:?}");
         assert!(problems[3].starts_with("bus.properties.acks: may not be set"), "{problems:?}");
         assert!(problems[5].contains("ssl.ca.lokation"), "{problems:?}");
+    }
+
+    #[test]
+    fn one_broker_may_be_lost_from_three_on() {
+        let in_sync = |replication_factor, min_insync_replicas| {
+            let config = KafkaConfig { replication_factor, min_insync_replicas, ..KafkaConfig::default() };
+            (config.in_sync_replicas(), problems(&config).len())
+        };
+        assert_eq!(in_sync(None, None), (None, 0));
+        assert_eq!(in_sync(Some(1), None), (None, 0));
+        assert_eq!(in_sync(Some(2), None), (None, 0));
+        assert_eq!(in_sync(Some(3), None), (Some(2), 0));
+        assert_eq!(in_sync(Some(5), Some(3)), (Some(3), 0));
+        assert_eq!(in_sync(Some(3), Some(4)).1, 1);
+        assert_eq!(in_sync(None, Some(0)).1, 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
     partitions: usize,
+    replicas: usize,
     all_led: bool,
 }
 
@@ -35,8 +36,8 @@ pub(crate) async fn prepare(shared: &Shared) -> Result<(), BusError> {
         }
         create(shared, &admin, &missing).await?;
     }
-    wait_until_led(shared).await?;
-    check_policies(shared, &admin).await
+    let found = wait_until_led(shared).await?;
+    check_policies(shared, &admin, &found).await
 }
 
 async fn find(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
@@ -48,8 +49,9 @@ async fn find(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
         if let Some(topic) = shared.topic(listed.name())
             && !listed.partitions().is_empty()
         {
+            let replicas = listed.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
             let all_led = listed.partitions().iter().all(|partition| partition.leader() >= 0);
-            found.insert(topic, Found { partitions: listed.partitions().len(), all_led });
+            found.insert(topic, Found { partitions: listed.partitions().len(), replicas, all_led });
         }
     }
     Ok(found)
@@ -64,6 +66,7 @@ async fn create(
         missing.iter().map(|topic| shared.config.max_age_ms(*topic).map(|age_ms| age_ms.to_string())).collect();
     // -1: as the brokers say.
     let replicas = shared.config.replication_factor.map_or(-1, i32::from);
+    let in_sync = shared.config.in_sync_replicas().map(|replicas| replicas.to_string());
     let new: Vec<NewTopic<'_>> = missing
         .iter()
         .zip(&ages)
@@ -75,6 +78,10 @@ async fn create(
             )
             // The brokers' clocks are trusted, an edge's is not.
             .set("message.timestamp.type", "LogAppendTime");
+            let new = match &in_sync {
+                Some(in_sync) => new.set("min.insync.replicas", in_sync),
+                None => new,
+            };
             match age_ms {
                 Some(age_ms) => new.set("cleanup.policy", "delete").set("retention.ms", age_ms),
                 None => new
@@ -104,7 +111,7 @@ async fn create(
 }
 
 /// Waits until every topic is known with all its partitions, and each has a leader. Refuses another number of them.
-async fn wait_until_led(shared: &Shared) -> Result<(), BusError> {
+async fn wait_until_led(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
     let began = Instant::now();
     loop {
         let found = find(shared).await?;
@@ -118,7 +125,7 @@ async fn wait_until_led(shared: &Shared) -> Result<(), BusError> {
                 _ => waits_for = Some(topic),
             }
         }
-        let Some(topic) = waits_for else { return Ok(()) };
+        let Some(topic) = waits_for else { return Ok(found) };
         if began.elapsed() > shared.timeout() {
             let problem = "has partitions without a leader; look at the brokers".to_owned();
             return Err(BusError::Topic { topic: shared.name(topic).to_owned(), problem });
@@ -127,7 +134,11 @@ async fn wait_until_led(shared: &Shared) -> Result<(), BusError> {
     }
 }
 
-async fn check_policies(shared: &Shared, admin: &AdminClient<super::context::Context>) -> Result<(), BusError> {
+async fn check_policies(
+    shared: &Shared,
+    admin: &AdminClient<super::context::Context>,
+    found: &BTreeMap<Topic, Found>,
+) -> Result<(), BusError> {
     let names = Topic::ALL.map(|topic| ResourceSpecifier::Topic(shared.name(topic)));
     let options = AdminOptions::new().request_timeout(Some(shared.timeout()));
     let described = admin
@@ -139,6 +150,16 @@ async fn check_policies(shared: &Shared, admin: &AdminClient<super::context::Con
             Ok(resource) => {
                 let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
                 check_policy(shared.name(topic), topic.kept(), policy)?;
+                let in_sync = resource.get("min.insync.replicas").and_then(|entry| entry.value.as_deref());
+                if let Some(replicas) = found.get(&topic).map(|found| found.replicas)
+                    && lone_copy_counts(replicas, in_sync)
+                {
+                    tracing::warn!(
+                        topic = shared.name(topic),
+                        replicas,
+                        "min.insync.replicas is 1: what was acknowledged can be lost with one broker; set it to 2 or more"
+                    );
+                }
             }
             // Not everybody may ask; the topics can be right all the same.
             Err(code) => {
@@ -157,6 +178,11 @@ fn check_policy(name: &str, kept: Kept, policy: Option<&str>) -> Result<(), BusE
     let Some(policy) = policy.filter(|policy| *policy != wanted) else { return Ok(()) };
     let problem = format!("has cleanup.policy={policy}; it must be {wanted}, or records are lost or never deleted");
     Err(BusError::Topic { topic: name.to_owned(), problem })
+}
+
+/// Whether a record counts as durable that only one broker has, though others should.
+fn lone_copy_counts(replicas: usize, in_sync: Option<&str>) -> bool {
+    replicas > 1 && in_sync == Some("1")
 }
 
 fn refuse_partitions(shared: &Shared, topic: Topic, found: usize) -> BusError {
@@ -186,6 +212,12 @@ fn refuse_missing(shared: &Shared, missing: &[Topic]) -> BusError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn acknowledged_by_one_of_many_is_told() {
+        assert!(lone_copy_counts(3, Some("1")) && lone_copy_counts(2, Some("1")));
+        assert!(!lone_copy_counts(3, Some("2")) && !lone_copy_counts(1, Some("1")) && !lone_copy_counts(3, None));
+    }
 
     #[test]
     fn a_policy_that_would_lose_states_is_refused() {
