@@ -11,6 +11,10 @@ use rdkafka::consumer::Consumer as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// How much longer than a request a commit may take. librdkafka's `send_offsets_to_transaction` has no limit of its own:
+/// when the group's coordinator is lost at the wrong moment, it waits for ever.
+const ABANDONED_AFTER: Duration = Duration::from_secs(2);
+
 pub(crate) struct KafkaOwner {
     shared: Arc<Shared>,
     group: Arc<LookUp>,
@@ -64,8 +68,20 @@ impl Owner for KafkaOwner {
             let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
             transactions.commit(&messages, &positions)
         });
-        let result = result.await?;
         let counters = &self.shared.counters;
+        let limit = self.shared.timeout() + ABANDONED_AFTER;
+        let Ok(result) = tokio::time::timeout(limit, result).await else {
+            // Whatever becomes of it: the next owner fences it, and reads what is committed.
+            self.transactions = None;
+            add(&counters.owners_abandoned, 1);
+            tracing::error!(
+                partition = self.partition,
+                limit_ms = limit.as_millis(),
+                "a commit never ends; this owner is given up, to be replaced by a new one"
+            );
+            return Err(BusError::Fenced { partition: self.partition });
+        };
+        let result = result?;
         match &result {
             Ok(_) => add(&counters.commits, 1),
             Err(BusError::Fenced { .. }) => add(&counters.fenced, 1),
@@ -78,6 +94,7 @@ impl Owner for KafkaOwner {
 impl Drop for KafkaOwner {
     /// A producer waits for its threads when it goes: not on a thread of the runtime.
     fn drop(&mut self) {
+        // One that was given up stays with the call that never ends.
         if let Some(transactions) = self.transactions.take() {
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(move || drop(transactions))),

@@ -42,6 +42,8 @@ counters! {
     commit_failures,
     /// Owners that a newer owner has fenced.
     fenced,
+    /// Owners that were given up because a commit never ended.
+    owners_abandoned,
     /// Errors that librdkafka reported about its connections.
     client_errors,
 }
