@@ -29,12 +29,12 @@ fn run(setup: Setup, first: &[&[Victim]]) {
                 (victim.kind(), killed.copied().unwrap_or(0))
             })
             .collect();
-        let missing: Vec<Victim> =
-            victims.iter().copied().filter(|victim| kills[victim.kind()] < kills_of_each).collect();
-        if missing.is_empty() && Instant::now() >= until {
+        let fewest = kills.values().min().copied().unwrap_or(0);
+        if fewest >= kills_of_each && Instant::now() >= until {
             break;
         }
-        let one = trial.random.of(if missing.is_empty() { &victims } else { &missing });
+        let rare: Vec<Victim> = victims.iter().copied().filter(|victim| kills[victim.kind()] == fewest).collect();
+        let one = trial.random.of(&rare);
         let mut troubles = vec![Trouble::Kill(one)];
         let other = trial.random.of(&victims);
         if other != one {

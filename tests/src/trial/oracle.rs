@@ -100,8 +100,7 @@ impl Trial {
     /// The windows' own counts equal what was sent.
     fn count_everybody(&mut self) -> Result<()> {
         let people = (0..PEOPLE).map(|number| (person(number), number % SITES));
-        let unlocked = self.oracle.unlocked.keys().filter(|account| !self.oracle.locked.contains_key(*account));
-        let all = people.chain(unlocked.map(|account| (account.clone(), 0))).map(|(account, site)| {
+        let all = people.chain(self.recent.iter().map(|account| (account.clone(), 0))).map(|(account, site)| {
             let from = self.oracle.counts_from(&account);
             Counted { account, site, from }
         });

@@ -11,7 +11,7 @@ use crate::mail::{BURST_RULES, person};
 use crate::proxy::Proxy;
 use crate::random::Random;
 use anyhow::{Context as _, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_bus::{BusConfig, EmbeddedConfig, KafkaConfig};
@@ -98,6 +98,7 @@ impl Trial {
             oracle: Oracle::default(),
             for_good: String::new(),
             idle: (PEOPLE..PEOPLE + HIJACKED).map(person).collect(),
+            recent: VecDeque::new(),
             troubles: BTreeMap::new(),
             dir,
         };
