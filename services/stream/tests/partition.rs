@@ -70,6 +70,25 @@ fn locks(output: &Output) -> Vec<&str> {
     changed.filter(|(_, change)| **change == Change::Locked).map(|(state, _)| state.account.as_str()).collect()
 }
 
+/// A state of another partition's account could never be written here, and would keep all others back.
+#[test]
+fn what_belongs_to_another_partition_is_left_out() {
+    let is_here = |account: &str| tidegate_bus::partition_of(account.as_bytes(), 4) == 0;
+    let accounts = || (0..40).map(|number| format!("user{number}@example.org"));
+    let mut partition = partition(&rules(), 0).among(4);
+    for (offset, account) in (0..).zip(accounts()) {
+        let output = partition.events(&[event(offset, &account, offset + 1, 0, 0)]).unwrap();
+        assert_eq!(output.counts.events, u64::from(is_here(&account)), "{account}");
+        assert_eq!(output.counts.rejected, u64::from(!is_here(&account)), "{account}");
+        let output = partition.command(&unlock(offset, &account, 0));
+        assert_eq!(output.states.len(), usize::from(is_here(&account)), "{account}");
+        // Under another account's key.
+        let stray = Record { key: Bytes::from_static(b"user0@example.org"), ..unlock(offset + 100, &account, 0) };
+        assert!(account == "user0@example.org" || partition.command(&stray).states.is_empty(), "{account}");
+    }
+    assert!(accounts().any(|account| is_here(&account)));
+}
+
 #[test]
 fn duplicates_and_what_is_no_event_are_counted_and_left_out() {
     let mut partition = partition(&rules(), 0);
