@@ -115,7 +115,7 @@ fn on_kafka() {
     let producer: BaseProducer = config.create().unwrap();
     for topic in Topic::ALL {
         let topic = format!("tidegate.{}", topic.suffix());
-        for partition in 0..PARTITIONS as i32 {
+        for partition in 0..PARTITIONS.cast_signed() {
             for hostile in records() {
                 let record = BaseRecord::to(&topic).partition(partition).key(&hostile.key).payload(&hostile.value);
                 producer.send(record).map_err(|(error, _)| (error, hostile.what)).unwrap();

@@ -143,7 +143,7 @@ fn attack(address: SocketAddr) {
     }
 }
 
-/// Connections that are opened and send one octet of `text` each time that they are told to.
+/// Connections that are opened and send one octet of `text` each time that they are told to, until its end.
 struct Slow {
     streams: Vec<TcpStream>,
     text: Vec<u8>,
@@ -151,6 +151,11 @@ struct Slow {
 }
 
 impl Slow {
+    /// They go on with an endless line after `text`.
+    fn endless(address: SocketAddr, connections: usize, text: &[u8]) -> Self {
+        Self::open(address, connections, &[text, &[b'x'; 15_000]].concat())
+    }
+
     fn open(address: SocketAddr, connections: usize, text: &[u8]) -> Self {
         let streams = (0..connections).filter_map(|_| TcpStream::connect(address).ok()).collect();
         Self { streams, text: text.to_vec(), sent: 0 }
@@ -158,13 +163,13 @@ impl Slow {
 
     /// Sends the next octet on each; those that were closed are dropped. Gives how many are left.
     fn drip(&mut self) -> usize {
-        let octet = self.text[self.sent.min(self.text.len() - 1)];
+        let octet = self.text.get(self.sent..=self.sent).unwrap_or_default();
         self.sent += 1;
         self.streams.retain_mut(|stream| {
             stream.set_nonblocking(true).unwrap();
             let closed = matches!(stream.read(&mut [0; 64]), Ok(0))
                 || matches!(stream.read(&mut [0; 64]), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock);
-            !closed && stream.write(&[octet]).is_ok()
+            !closed && stream.write(octet).is_ok()
         });
         self.streams.len()
     }
@@ -209,10 +214,11 @@ fn slow_clients_on_the_edge_do_not_keep_others_out() {
     let before = resident_octets(edge.process.pid()).unwrap();
     // More than the HTTP servers bear; mail servers' sockets bear all of them.
     let mut slow = [
-        Slow::open(edge.rspamd, 300, b"POST /rspamd HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"),
-        Slow::open(ops, 100, b"GET /healthz HTTP/1.1\r\nx: "),
-        Slow::open(edge.milter_address, 300, b"\x00\x00\x00\x0dO\x00"),
-        Slow::open(edge.policy_address, 300, b"request=smtpd_access_policy\nsender="),
+        Slow::endless(edge.rspamd, 40, b"POST /rspamd HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{"),
+        Slow::endless(edge.rspamd, 300, b"POST /rspamd HTTP/1.1\r\nHost: x"),
+        Slow::endless(ops, 100, b"GET /healthz HTTP/1.1\r\nx: "),
+        Slow::endless(edge.milter_address, 300, b"\x00\x10\x00\x00O\x00"),
+        Slow::endless(edge.policy_address, 300, b"request=smtpd_access_policy\nsender="),
     ];
     let mut client = PolicyClient::connect(edge.policy_address).unwrap();
     let mut drip = || {
@@ -221,7 +227,7 @@ fn slow_clients_on_the_edge_do_not_keep_others_out() {
         left
     };
     // Whoever does not say all of a request's head in time is sent away, whoever keeps dripping.
-    wait_until("slow HTTP clients to be sent away", TIMEOUT, || matches!(drip()[..], [0, 0, ..])).unwrap();
+    wait_until("slow HTTP clients to be sent away", TIMEOUT, || matches!(drip()[..], [0, 0, 0, ..])).unwrap();
     assert!(http::get(ops, "/healthz").unwrap().status == 200);
     assert!(http::get(edge.rspamd, "/nothing").unwrap().status == 404);
     let metric = |name: &str, labels: &[(&str, &str)]| edge.process.metric(name, labels).unwrap();
@@ -229,6 +235,7 @@ fn slow_clients_on_the_edge_do_not_keep_others_out() {
         assert!(metric(&format!("{server}_http_connections_shed_total"), &[]) >= 30.0, "{server}");
         assert!(metric(&format!("{server}_http_connections_failed_total"), &[("reason", "too_slow")]) >= 60.0);
     }
+    assert!(metric("tidegate_edge_verdicts_total", &[("reason", "too_slow")]) >= 30.0);
     assert!(metric("tidegate_edge_connections_open", &[]) >= 600.0);
     check_health(&mut edge.process, before + MAX_GROWTH_OCTETS).unwrap();
     hijack(edge.policy_address, "thief@example.test").unwrap();
@@ -248,14 +255,20 @@ fn on_the_server() {
         },
         || [control, ops].into_iter().for_each(attack),
     );
-    let mut slow =
-        [Slow::open(control, 300, b"PRI * HTTP/2.0\r\n"), Slow::open(ops, 100, b"GET /healthz HTTP/1.1\r\nx: ")];
+    let mut slow = [
+        Slow::open(control, 100, b""),
+        Slow::open(control, 300, b"PRI * HTTP/2.0\r\n"),
+        // A whole preface, and nothing after it.
+        Slow::open(control, 100, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        Slow::endless(ops, 100, b"GET /healthz HTTP/1.1\r\nx: "),
+    ];
     wait_until("slow clients to be sent away", TIMEOUT, || {
         let left: Vec<usize> = slow.iter_mut().map(Slow::drip).collect();
         listed();
         left.iter().all(|left| *left == 0)
     })
     .unwrap();
+    assert!(server.process.metric("tidegate_control_connections_silent_total", &[]).unwrap() >= 400.0);
     assert!(server.process.metric("tidegate_ops_http_connections_failed_total", &[]).unwrap() >= 60.0);
     hijack(edge.policy_address, "thief@example.test").unwrap();
     check_health(&mut server.process, before + MAX_GROWTH_OCTETS).unwrap();

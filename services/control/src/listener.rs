@@ -25,8 +25,12 @@ pub(crate) struct CountedStream {
     _permit: OwnedSemaphorePermit,
 }
 
-/// How long a connection may be open before its first octet comes.
-const FIRST_OCTET_WAIT: Duration = Duration::from_secs(10);
+/// How long a connection may be open before it has begun to speak.
+const BEGINNING_WAIT: Duration = Duration::from_secs(10);
+/// What is its beginning: HTTP/2's preface. What TLS begins with is longer.
+const BEGINNING_OCTETS: usize = 24;
+/// Between two looks at a beginning that comes in pieces.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// Accepts until `shutdown`. Beyond `most` connections the next ones wait in the system's queue; a connection that
 /// cannot be accepted does not end the others.
@@ -38,6 +42,7 @@ pub(crate) fn accept(
 ) -> ReceiverStream<io::Result<CountedStream>> {
     let (accepted, stream) = mpsc::channel(1);
     let (open, full) = (metrics.connections.clone(), metrics.connections_full.clone());
+    let silent = metrics.connections_silent.clone();
     let permits = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         let accepting = async {
@@ -53,13 +58,15 @@ pub(crate) fn accept(
                         let _ = stream.set_nodelay(true);
                         open.inc();
                         let counted = CountedStream { stream, open: open.clone(), _permit: permit };
-                        let accepted = accepted.clone();
+                        let (accepted, silent) = (accepted.clone(), silent.clone());
                         tokio::spawn(async move {
-                            // One that says nothing must not hold a place for ever.
-                            let first = counted.stream.readable();
-                            if let Ok(Ok(())) = tokio::time::timeout(FIRST_OCTET_WAIT, first).await {
+                            // One that says nothing, or never all of a beginning, must not hold a place for ever.
+                            let begun = tokio::time::timeout(BEGINNING_WAIT, begun(&counted.stream));
+                            if let Ok(Ok(())) = begun.await {
                                 // When the server has ended, so does the connection.
                                 let _ = accepted.send(Ok(counted)).await;
+                            } else {
+                                silent.inc();
                             }
                         });
                     }
@@ -76,6 +83,18 @@ pub(crate) fn accept(
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// Waits until a connection has said its beginning, which stays to be read.
+async fn begun(stream: &TcpStream) -> io::Result<()> {
+    let mut beginning = [0; BEGINNING_OCTETS];
+    loop {
+        match stream.peek(&mut beginning).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            BEGINNING_OCTETS => return Ok(()),
+            _ => tokio::time::sleep(BETWEEN_LOOKS).await,
+        }
+    }
 }
 
 impl Drop for CountedStream {

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     pub connections: Gauge,
     /// Times that a connection had to wait, because there are too many.
     pub connections_full: Counter,
+    /// Connections closed because they did not begin to speak.
+    pub connections_silent: Counter,
 }
 
 /// A topic.
@@ -160,6 +162,7 @@ impl Metrics {
             watchers_refused: Counter::default(),
             connections: Gauge::default(),
             connections_full: Counter::default(),
+            connections_silent: Counter::default(),
         };
         registry.register("accounts", "Accounts of which something was decided", metrics.accounts.clone());
         registry.register("accounts_locked", "Accounts that are locked", metrics.accounts_locked.clone());
@@ -183,6 +186,8 @@ impl Metrics {
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
         registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());
         registry.register("connections_full", "Times a connection had to wait", metrics.connections_full.clone());
+        let silent = "Connections closed because they did not begin to speak";
+        registry.register("connections_silent", silent, metrics.connections_silent.clone());
         registry.register("connections", "Connections that are open", metrics.connections.clone());
         metrics
     }
