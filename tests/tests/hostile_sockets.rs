@@ -86,7 +86,7 @@ fn endless(address: SocketAddr, begin: &[u8], pattern: &[u8]) {
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut reading = stream.try_clone().unwrap();
     let reader = thread::spawn(move || {
-        let mut answer = [0; 65_536];
+        let mut answer = [0; 8_192];
         while reading.read(&mut answer).is_ok_and(|octets| octets > 0) {}
     });
     let piece = pattern.repeat(65_536 / pattern.len() + 1);
