@@ -4,6 +4,7 @@ use crate::{admin, bench, demo, serve};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Catches a hijacked mail account within a second and locks it at every edge SMTP node.
 #[derive(Debug, Parser)]
@@ -59,6 +60,9 @@ pub struct ServiceArgs {
     pub check_config: bool,
 }
 
+/// How long calls that block may take to return at the end.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
 /// Runs the command. Exit code 2 means that what was asked cannot be (usage, configuration), 1 that it failed.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
@@ -67,7 +71,12 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Rules(admin::rules::RulesCommand::Check(args)) => Ok(admin::rules::check(&args)),
-        other => runtime().and_then(|runtime| runtime.block_on(run_async(other))),
+        other => runtime().and_then(|runtime| {
+            let result = runtime.block_on(run_async(other));
+            // A call into a library that never returns must not keep the process from ending.
+            runtime.shutdown_timeout(LAST_CALLS);
+            result
+        }),
     };
     result.unwrap_or_else(|error| {
         eprintln!("tidegate: {error:#}");
