@@ -129,7 +129,7 @@ fn evidence_to_proto(evidence: &[domain::Evidence]) -> Vec<v1::Evidence> {
 
 fn evidence_from_proto(evidence: Vec<v1::Evidence>) -> Vec<domain::Evidence> {
     let column =
-        |one: v1::Evidence| domain::Evidence { column: bounded(one.column, MAX_NAME_OCTETS), value: one.value };
+        |one: v1::Evidence| domain::Evidence { column: bounded(one.column, MAX_RULE_OCTETS), value: one.value };
     evidence.into_iter().take(MAX_EVIDENCE).map(column).collect()
 }
 

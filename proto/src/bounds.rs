@@ -3,9 +3,9 @@
 
 /// Longest reason, reply or note, in octets.
 pub(crate) const MAX_TEXT_OCTETS: usize = 1024;
-/// Longest name of a person, a command, a column or a rule set, in octets.
+/// Longest name of a person, a command or a rule set, in octets.
 pub(crate) const MAX_NAME_OCTETS: usize = 256;
-/// Longest name of a rule, in octets; rules files allow no longer ones.
+/// Longest name of a rule or a column, in octets; rules and statistics files allow no longer ones.
 pub(crate) const MAX_RULE_OCTETS: usize = 64;
 /// Most rules that one exemption names.
 pub(crate) const MAX_RULES: usize = 100;

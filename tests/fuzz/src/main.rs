@@ -17,7 +17,9 @@ static CHOSEN: OnceLock<&'static Target> = OnceLock::new();
 fn set_up() {
     let variable = |name: &str| std::env::var_os(name);
     let Some(name) = variable("TIDEGATE_FUZZ_TARGET") else {
-        TARGETS.iter().for_each(|target| println!("{} {}", target.name, target.max_octets));
+        for target in TARGETS {
+            println!("{} {}", target.name, target.max_octets);
+        }
         std::process::exit(0);
     };
     let chosen = target(name.to_str().unwrap()).unwrap_or_else(|| panic!("no target is called {name:?}"));
@@ -27,9 +29,12 @@ fn set_up() {
         }
     }
     if let Some(file) = variable("TIDEGATE_FUZZ_WORDS") {
-        let quoted = |word: &str| word.bytes().map(|octet| format!("\\x{octet:02x}")).collect::<String>();
-        let lines = chosen.words.iter().map(|word| format!("\"{}\"\n", quoted(word)));
-        std::fs::write(file, lines.collect::<String>()).unwrap();
+        let mut text = String::new();
+        for word in chosen.words {
+            let octets: Vec<String> = word.bytes().map(|octet| format!("\\x{octet:02x}")).collect();
+            text = text + "\"" + &octets.concat() + "\"\n";
+        }
+        std::fs::write(file, text).unwrap();
     }
     CHOSEN.get_or_init(|| chosen);
 }
