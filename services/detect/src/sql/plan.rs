@@ -2,13 +2,14 @@
 
 use super::finite;
 use crate::aggregate;
-use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Result, plan_err};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionStateDefaults, config::SessionConfig};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::aggregate::{LoweredAggregate, LoweredAggregateBuilder};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
@@ -58,7 +59,9 @@ impl Planner {
     pub fn simplified(&self, expr: Expr, schema: &DFSchema) -> Result<Expr> {
         let simplifier = self.simplifier(schema);
         // Guarding has made numbers real that may stand beside whole ones, as in `coalesce(count(*), 1 % 2)`.
-        simplifier.simplify(simplifier.coerce(finite::guard(expr, schema)?, schema)?)
+        let simple = simplifier.simplify(simplifier.coerce(finite::guard(expr, schema)?, schema)?)?;
+        refuse_texts_as_numbers(&simple, schema)?;
+        Ok(simple)
     }
 
     pub fn physical(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
@@ -78,6 +81,21 @@ impl Planner {
             .build();
         ExprSimplifier::new(context)
     }
+}
+
+/// Type coercion reads a text as a number where one is compared with the other, and fails for every text that is none.
+/// Trying it on a sample does not find that where another part decides first.
+fn refuse_texts_as_numbers(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    expr.apply(|part| {
+        if let Expr::Cast(cast) = part
+            && cast.expr.get_type(schema)?.is_string()
+            && !part.get_type(schema)?.is_string()
+        {
+            return plan_err!("a text stands where a number is needed");
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map(drop)
 }
 
 /// The first line of what DataFusion says, without the class of the error and without what it tried in vain.

@@ -285,7 +285,7 @@ fn whole_and_real_numbers_stand_beside_each_other_everywhere() {
     let value = |column| value(&engine, "jo@example.org", column, NOW_MS + 1);
     assert_eq!(
         (value("a_1h"), value("b_1h"), value("c_1h"), value("d_1h")),
-        (Some(0.0), Some(2.0), Some(0.25), Some(2.0))
+        (Some(2.0), Some(2.0), Some(0.25), Some(2.0))
     );
 }
 

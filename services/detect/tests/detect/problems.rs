@@ -82,6 +82,21 @@ fn what_has_no_place_of_its_own_has_that_of_its_expression() {
     assert_eq!(place(Rules::parse("r", rule, &statistics).unwrap_err()), Some((3, 9)));
 }
 
+/// Fuzzing found predicates that were taken and then failed with every batch: the sample did not come to the comparison.
+#[test]
+fn a_text_is_never_read_as_a_number() {
+    let statistics = Statistics::parse("s", "n = count(*);").unwrap();
+    for when in [
+        "n_1h >= 9 AND n_1h >= account",
+        "n_1h < 2 OR account > n_1h",
+        "CASE WHEN n_1h > 5 THEN account ELSE n_1h END > 3",
+    ] {
+        let rule = format!("[[rule]]\nname = 'a'\nwhen = '{when}'\naction = 'observe'\nreason = 'r'\nsource = 's'\n");
+        let problems = Rules::parse("r", &rule, &statistics).unwrap_err();
+        assert_eq!(problems.len(), 1, "{when}: {problems:?}");
+    }
+}
+
 #[test]
 fn cut_or_garbled_files_never_panic() {
     let statistics = Statistics::parse("statistics.sql", DEFAULT_STATISTICS).unwrap();
