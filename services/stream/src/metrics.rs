@@ -1,14 +1,13 @@
 //! What operators watch.
 
 use crate::checkpoint::CheckpointMetrics;
-use crate::partition::Output;
+use crate::partition::{Output, Partition};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use tidegate_detect::EngineStats;
 use tidegate_domain::Change;
 
 /// The stream service's metrics. A clone shares them.
@@ -26,6 +25,7 @@ pub(crate) struct Metrics {
     panes: Family<PartitionLabel, Gauge>,
     window_bytes: Family<PartitionLabel, Gauge>,
     evicted: Family<PartitionLabel, Gauge>,
+    lanes: Family<PartitionLabel, Gauge>,
     pub lag: Family<PartitionLabel, Gauge>,
     pub owned: Gauge,
     pub damaged: Counter,
@@ -69,6 +69,7 @@ impl Metrics {
             panes: Family::default(),
             window_bytes: Family::default(),
             evicted: Family::default(),
+            lanes: Family::default(),
             lag: Family::default(),
             owned: Gauge::default(),
             damaged: Counter::default(),
@@ -110,6 +111,11 @@ impl Metrics {
             "Accounts forgotten because there were too many",
             metrics.evicted.clone(),
         );
+        registry.register(
+            "lanes",
+            "Lanes (two for each node) whose repeats are recognised; there is room for 100000",
+            metrics.lanes.clone(),
+        );
         registry.register("lag_records", "Events in the log that are not read yet", metrics.lag.clone());
         registry.register("damaged_records", "Records that the log could not give back", metrics.damaged.clone());
         metrics
@@ -141,14 +147,16 @@ impl Metrics {
     /// A partition went to another worker.
     pub fn forget(&self, partition: u32) {
         let label = PartitionLabel { partition };
-        for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lag] {
+        for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lanes, &self.lag] {
             gauges.remove(&label);
         }
         self.checkpoints.forget(partition);
     }
 
-    pub fn engine(&self, partition: u32, stats: EngineStats) {
+    pub fn partition(&self, partition: u32, core: &Partition) {
         let label = PartitionLabel { partition };
+        let stats = core.engine().stats();
+        self.lanes.get_or_create(&label).set(gauge(core.lanes()));
         self.accounts.get_or_create(&label).set(gauge(stats.accounts));
         self.panes.get_or_create(&label).set(gauge(stats.panes));
         self.window_bytes.get_or_create(&label).set(gauge(stats.octets));

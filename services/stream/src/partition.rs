@@ -268,6 +268,11 @@ impl Partition {
         &self.engine
     }
 
+    /// How many lanes it tells apart.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// The state of an account, if anything was ever decided about it.
     pub fn state(&self, account: &str) -> Option<&AccountState> {
         self.states.get(account)

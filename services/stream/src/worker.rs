@@ -242,7 +242,7 @@ impl Worker {
         }
         if due.measure.is_due(now) {
             for (&partition, owned) in &self.partitions {
-                self.metrics.engine(partition, owned.core.engine().stats());
+                self.metrics.partition(partition, &owned.core);
                 if let Ok(bounds) = self.bus.bounds(Topic::Events, partition).await {
                     let lag = bounds.next.saturating_sub(owned.events_next);
                     self.metrics.lag.get_or_create(&PartitionLabel { partition }).set(lag.cast_signed());
