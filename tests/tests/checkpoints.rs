@@ -101,12 +101,15 @@ fn covered_by(manifest: &Path) -> u64 {
     manifest["covered"]["events_next"].as_u64().unwrap_or(0)
 }
 
+/// Done to the files of a server that was killed.
+type Spoil<'a> = &'a dyn Fn(&Lab);
+
 #[test]
 fn a_hijack_that_began_before_a_kill_is_found_after_it() {
     let mut lab = Lab::start();
     let restores = "tidegate_stream_restores_total";
     // Each life begins with what the one before left, and is killed with a hijack half done.
-    let left_by_the_life_before: [(&str, &dyn Fn(&Lab)); 3] = [
+    let left_by_the_life_before: [(&str, Spoil<'_>); 3] = [
         ("newest", &|_| {}),
         ("older", &|lab| {
             for manifest in checkpoints(lab.dir.path()) {
@@ -126,11 +129,11 @@ fn a_hijack_that_began_before_a_kill_is_found_after_it() {
         spoil(&lab);
         lab.server.process.start_again().unwrap();
         lab.server.process.wait_until_ready(TIMEOUT).unwrap();
-        assert_eq!(lab.metric(restores, from), 4.0, "every partition's windows are from the {from}");
+        assert_eq!(lab.metric(restores, from) as u32, 4, "every partition's windows are from the {from}");
         let rebuilt = lab.metric("tidegate_stream_events_total", "rebuilt");
         match from {
-            "newest" => assert_eq!(rebuilt, 0.0),
-            "log" => assert!(rebuilt > 0.0),
+            "newest" => assert!(rebuilt < 1.0, "{rebuilt} events were read again"),
+            "log" => assert!(rebuilt >= 1.0),
             _ => {}
         }
         let (before, mut rest) = (lab.sent, 0);

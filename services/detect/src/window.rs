@@ -74,7 +74,7 @@ impl PaneKey {
     /// The pane of a tier that begins at a slot, if there is one.
     pub fn checked(start: u32, tier: u8) -> Option<Self> {
         let length = TIER_SLOTS.get(usize::from(tier))?;
-        (start <= MAX_SLOT && start % length == 0).then_some(Self { start, tier })
+        (start <= MAX_SLOT && start.is_multiple_of(*length)).then_some(Self { start, tier })
     }
 
     /// The slot after its last.

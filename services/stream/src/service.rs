@@ -124,9 +124,10 @@ impl Service {
         }
         let checkpoints = Checkpoints::open(&config.checkpoints, &config.group)
             .map_err(|source| StreamError::Checkpoints { source })?;
-        match &checkpoints {
-            Some(checkpoints) => tracing::info!(%checkpoints, "windows are written down"),
-            None => tracing::info!("windows are not written down: a restart reads a day of events again"),
+        if let Some(checkpoints) = &checkpoints {
+            tracing::info!(%checkpoints, "windows are written down");
+        } else {
+            tracing::info!("windows are not written down: a restart reads a day of events again");
         }
         tracing::info!(
             version = rules.version(),

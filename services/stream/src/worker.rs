@@ -89,7 +89,7 @@ impl Worker {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 wanted = assignment(&mut membership) => Next::Wanted(wanted),
-                taken = self.taking_over.next() => Next::Taken(taken),
+                taken = self.taking_over.next() => Next::Taken(Box::new(taken)),
                 batch = read(&mut reader, patience) => Next::Batch(batch),
             };
             match next {
@@ -98,7 +98,7 @@ impl Worker {
                     reader = None;
                 }
                 Next::Taken(taken) => {
-                    if self.taken_over(taken).await? {
+                    if self.taken_over(*taken).await? {
                         reader = None;
                     }
                 }
@@ -341,7 +341,7 @@ impl Worker {
 /// What a worker waits for.
 enum Next {
     Wanted(Result<BTreeSet<u32>, BusError>),
-    Taken(Result<Taken, JoinError>),
+    Taken(Box<Result<Taken, JoinError>>),
     Batch(Result<Batch, BusError>),
 }
 

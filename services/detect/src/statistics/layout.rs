@@ -81,12 +81,11 @@ impl<'a> Fit<'a> {
         let mut from = Vec::with_capacity(plan.state.len());
         let mut started_empty = Vec::new();
         for (aggregate, wanted) in plan.aggregates.iter().zip(&own) {
-            match written.iter().position(|known| known == wanted) {
-                Some(index) => from.extend(columns[index].clone().map(Some)),
-                None => {
-                    started_empty.push(wanted.name.clone());
-                    from.extend(aggregate.state.clone().map(|_| None));
-                }
+            if let Some(index) = written.iter().position(|known| known == wanted) {
+                from.extend(columns[index].clone().map(Some));
+            } else {
+                started_empty.push(wanted.name.clone());
+                from.extend(aggregate.state.clone().map(|_| None));
             }
         }
         let dropped = written.iter().filter(|known| !own.contains(known)).map(|known| known.name.clone()).collect();

@@ -117,7 +117,7 @@ fn forgetting_up_to_a_time_leaves_what_came_after() {
     let messages = |engine: &Engine, number| {
         columns(engine, number).into_iter().find(|(name, _)| name == "messages_24h").unwrap().1.unwrap()
     };
-    assert_eq!(messages(&engine, 1), 60.0);
+    assert!((59.5..60.5).contains(&messages(&engine, 1)), "{}", messages(&engine, 1));
     assert!((28.0..=31.0).contains(&messages(&engine, 0)), "{}", messages(&engine, 0));
     engine.forget_up_to(&account(1), NOW_MS);
     assert!(columns(&engine, 1).is_empty());

@@ -316,7 +316,7 @@ async fn write_the_files_to_keep() {
     }
     assert_eq!(write(&writer, &mut partition, 220).await, Outcome::Idle);
     for offset in 220..230 {
-        send(&mut partition, offset, if offset == 229 { 1 } else { 0 });
+        send(&mut partition, offset, u64::from(offset == 229));
     }
     assert_eq!(write(&writer, &mut partition, 230).await, Outcome::Idle);
 }

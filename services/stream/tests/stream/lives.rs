@@ -181,10 +181,11 @@ impl<'a> World<'a> {
         let output = self.partition.events(&self.events[from as usize..]).unwrap();
         self.decided = self.events.len() as u64;
         self.publish(&output);
-        for command in self.commands[self.commanded..].to_vec() {
-            let output = self.partition.command(&command);
-            self.publish(&output);
+        let mut after = Output::default();
+        for command in &self.commands[self.commanded..] {
+            after.add(self.partition.command(command));
         }
+        self.publish(&after);
         self.commanded = self.commands.len();
     }
 }
