@@ -8,6 +8,7 @@ use crate::{BusError, Message, Owner, Place, Topic};
 use async_trait::async_trait;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +16,15 @@ use std::time::Duration;
 /// when the group's coordinator is lost at the wrong moment, it waits for ever.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a position may be unsettled. Whoever had the partition before is fenced, and what it left under way is ended,
+/// before the position is asked for; but a broker that was killed can come back with the position of a transaction that
+/// has ended, and take it for one that is under way for good.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+
 pub(crate) struct KafkaOwner {
     shared: Arc<Shared>,
+    /// The group's name here.
+    name: String,
     group: Arc<LookUp>,
     partition: u32,
     /// Used on blocking threads only. Locked for as long as a commit takes, also when its caller has gone away.
@@ -31,28 +39,42 @@ impl KafkaOwner {
             let transactions = Transactions::begin(opening, group.clone(), &name, partition)?;
             Ok::<_, BusError>((group, transactions))
         });
-        let (group, transactions) = opened.await??;
-        Ok(Self { shared, group, partition, transactions: Some(Arc::new(Mutex::new(transactions))) })
+        let (group_name, (group, transactions)) = (group.to_owned(), opened.await??);
+        Ok(Self { shared, name: group_name, group, partition, transactions: Some(Arc::new(Mutex::new(transactions))) })
     }
 }
 
 #[async_trait]
 impl Owner for KafkaOwner {
     async fn committed(&mut self, topic: Topic) -> Result<Option<u64>, BusError> {
-        let (group, timeout) = (self.group.clone(), self.shared.timeout());
+        let (shared, group, group_name) = (self.shared.clone(), self.group.clone(), self.name.clone());
         let (name, partition) = (self.shared.name(topic).to_owned(), self.partition.cast_signed());
         let doing = format!("reading the committed position in {name}[{partition}]");
         let asked = blocking(doing.clone(), move || {
-            until_answered(timeout, |left| {
-                let mut list = TopicPartitionList::new();
-                list.add_partition(&name, partition);
-                let committed = group.committed_offsets(list, left)?;
-                // Serves its events, so that they do not pile up.
-                drop(group.poll(Duration::ZERO));
-                offset_of(&committed)
-            })
+            let ask = |group: &LookUp, timeout: Duration| {
+                until_answered(timeout, |left| {
+                    let mut list = TopicPartitionList::new();
+                    list.add_partition(&name, partition);
+                    let committed = group.committed_offsets(list, left)?;
+                    // Serves its events, so that they do not pile up.
+                    drop(group.poll(Duration::ZERO));
+                    offset_of(&committed)
+                })
+            };
+            let timeout = shared.timeout();
+            match ask(&group, timeout.min(SETTLES_WITHIN)) {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut) => {
+                    tracing::warn!(
+                        partition,
+                        topic = name,
+                        "a position does not settle; going on from the last committed one"
+                    );
+                    ask(&*shared.group_as_committed(&group_name)?, timeout).map_err(|source| failed(doing, source))
+                }
+                asked => asked.map_err(|source| failed(doing, source)),
+            }
         });
-        asked.await?.map_err(|source| failed(doing, source))
+        asked.await?
     }
 
     async fn commit(

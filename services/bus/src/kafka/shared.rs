@@ -22,7 +22,16 @@ pub(crate) struct Shared {
     names: [String; Topic::ALL.len()],
     look_up: Arc<LookUp>,
     /// Clients for the positions of groups; there are as many groups as services.
-    groups: Mutex<HashMap<String, Arc<LookUp>>>,
+    groups: Mutex<HashMap<(String, Positions), Arc<LookUp>>>,
+}
+
+/// Which positions of a group are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Positions {
+    /// The last committed ones, when no transaction is under way that has others.
+    Settled,
+    /// The last committed ones.
+    Committed,
 }
 
 impl Shared {
@@ -54,19 +63,33 @@ impl Shared {
         self.config.timeout()
     }
 
-    /// The client that looks at a group's positions. It is made by the first who asks, which blocks a little.
+    /// The client that looks at a group's positions, and waits for transactions that have others. It is made by the
+    /// first who asks, which blocks a little.
     pub(crate) fn group(&self, group: &str) -> Result<Arc<LookUp>, BusError> {
+        self.client_of(group, Positions::Settled)
+    }
+
+    /// The same, which waits for nobody.
+    pub(crate) fn group_as_committed(&self, group: &str) -> Result<Arc<LookUp>, BusError> {
+        self.client_of(group, Positions::Committed)
+    }
+
+    fn client_of(&self, group: &str, positions: Positions) -> Result<Arc<LookUp>, BusError> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = groups.get(group) {
+        let key = (group.to_owned(), positions);
+        if let Some(known) = groups.get(&key) {
             return Ok(known.clone());
         }
         let mut client = self.config.consumer();
         client.set("group.id", self.config.group_id(group));
+        if positions == Positions::Committed {
+            client.set("isolation.level", "read_uncommitted");
+        }
         let made: LookUp = client
             .create_with_context(self.context())
             .map_err(|source| failed(format!("making a client for the group {group}"), source))?;
         let made = Arc::new(made);
-        groups.insert(group.to_owned(), made.clone());
+        groups.insert(key, made.clone());
         Ok(made)
     }
 

@@ -4,6 +4,8 @@ use crate::lab::{Lab, PARTITIONS, PATIENCE, everything, from, key_of, message, r
 use async_trait::async_trait;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -171,6 +173,27 @@ async fn owners_of_two_connections_fence_each_other_and_are_counted() {
     assert_eq!(records.iter().map(value).collect::<Vec<_>>(), ["1", "2", "3"]);
     assert_eq!((here.stats().fenced, there.stats().fenced), (1, 1));
     assert_eq!((here.stats().commits, there.stats().commits), (2, 1));
+}
+
+/// As a broker that was killed may remember it: a transaction that has another position, and never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_never_settles_holds_nobody_up() {
+    let lab = KafkaLab::new().await;
+    let bus = lab.connect().await;
+    let mut owner = bus.own("stream", 0).await.unwrap();
+    owner.commit(Vec::new(), vec![(Topic::Events, 3)]).await.unwrap();
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &lab.bootstrap).set("group.id", format!("{}-stream", lab.prefix));
+    let group: BaseConsumer = client.create().unwrap();
+    let ghost: BaseProducer = client.remove("group.id").set("transactional.id", "a ghost's").create().unwrap();
+    ghost.init_transactions(PATIENCE).unwrap();
+    ghost.begin_transaction().unwrap();
+    let mut positions = TopicPartitionList::new();
+    positions.add_partition_offset(&format!("{}.events", lab.prefix), 0, Offset::Offset(9)).unwrap();
+    ghost.send_offsets_to_transaction(&positions, &group.group_metadata().unwrap(), PATIENCE).unwrap();
+    let mut next = bus.own("stream", 0).await.unwrap();
+    assert_eq!(next.committed(Topic::Events).await.unwrap(), Some(3));
+    next.commit(Vec::new(), vec![(Topic::Events, 4)]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
