@@ -128,6 +128,7 @@ impl Engine {
             self.store.remove(id);
         } else {
             self.store.set_panes(id, panes);
+            self.store.note_changed(id);
         }
     }
 }

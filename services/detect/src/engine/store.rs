@@ -345,7 +345,8 @@ impl Store {
         id
     }
 
-    fn note_changed(&mut self, id: Id) {
+    /// Notes that an account changed, if changes are noted.
+    pub fn note_changed(&mut self, id: Id) {
         let entry = &mut self.entries[id as usize];
         if !entry.is_changed {
             entry.is_changed = self.changes.note_changed(id);
