@@ -34,6 +34,8 @@ pub fn state_to_proto(state: &domain::AccountState) -> v1::AccountState {
         last_command: state.last_command.as_ref().map(outcome_to_proto),
         as_of_event_offset: state.as_of.event_offset,
         as_of_command_offset: state.as_of.command_offset,
+        timeline: Vec::new(),
+        auto_unlocks: 0,
     }
 }
 
@@ -93,6 +95,8 @@ fn lock_to_proto(lock: &domain::Lock) -> v1::Lock {
         until_ms: lock.until_ms,
         reply: lock.reply.clone(),
         queued_mail: queued_mail_to_proto(lock.queued_mail).into(),
+        clients: Vec::new(),
+        subjects: Vec::new(),
     }
 }
 

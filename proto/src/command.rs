@@ -50,6 +50,14 @@ pub fn command_from_proto(
             CommandKind::Exempt { rules: bounds::rules(exempt.rules), until_ms: exempt.until_ms }
         }
         v1::command::Kind::Clear(clear) => CommandKind::Clear { exemptions: clear.exemptions, windows: clear.windows },
+        v1::command::Kind::Inspect(_) => {
+            return Err(DecodeError::Value {
+                message: "Command",
+                field: "kind",
+                value: "inspect".to_owned(),
+                allowed: "one that changes a state",
+            });
+        }
     };
     let command = domain::Command {
         id: bounded(command.id, MAX_NAME_OCTETS),

@@ -122,6 +122,7 @@ fn submission_to_proto(submission: &domain::Submission) -> v1::Submission {
         login_method: submission.login_method.clone(),
         tls: submission.tls.clone(),
         disposition: disposition.into(),
+        subject: String::new(),
     }
 }
 

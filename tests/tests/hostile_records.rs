@@ -147,7 +147,7 @@ fn raise_limits(config: &ClientConfig) {
         .map(|(name, topic)| {
             let alter = AlterConfig::new(ResourceSpecifier::Topic(name)).set("max.message.bytes", &most);
             // Altering replaces all that was set.
-            let compact = matches!(topic, Topic::Accounts | Topic::Rules);
+            let compact = topic.kept() == tidegate_bus::Kept::Compact;
             alter.set("cleanup.policy", if compact { "compact" } else { "delete" })
         })
         .collect();

@@ -13,6 +13,12 @@ pub enum Topic {
     Audit,
     /// Rule sets in force (`RuleSet`), keyed by partition number.
     Rules,
+    /// What administrators set at run time (`Setting`), keyed by the setting's key.
+    Settings,
+    /// Accounts' statistics that were asked for (`Inspection`).
+    Inspections,
+    /// Who was told of decisions (`Notification`).
+    Notifications,
 }
 
 /// How long a topic keeps its records.
@@ -27,11 +33,21 @@ pub enum Kept {
     Compact,
 }
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Events, Self::Commands, Self::Accounts, Self::Audit, Self::Rules];
+    pub const ALL: [Self; 8] = [
+        Self::Events,
+        Self::Commands,
+        Self::Accounts,
+        Self::Audit,
+        Self::Rules,
+        Self::Settings,
+        Self::Inspections,
+        Self::Notifications,
+    ];
 
     /// The name after the prefix, e.g. `events` in `tidegate.events`.
     pub const fn suffix(self) -> &'static str {
@@ -41,6 +57,9 @@ impl Topic {
             Self::Accounts => "accounts",
             Self::Audit => "audit",
             Self::Rules => "rules",
+            Self::Settings => "settings",
+            Self::Inspections => "inspections",
+            Self::Notifications => "notifications",
         }
     }
 
@@ -49,7 +68,9 @@ impl Topic {
         match self {
             Self::Events | Self::Commands => Kept::Delete { max_age_ms: 7 * DAY_MS },
             Self::Audit => Kept::Delete { max_age_ms: 365 * DAY_MS },
-            Self::Accounts | Self::Rules => Kept::Compact,
+            Self::Notifications => Kept::Delete { max_age_ms: 30 * DAY_MS },
+            Self::Inspections => Kept::Delete { max_age_ms: HOUR_MS },
+            Self::Accounts | Self::Rules | Self::Settings => Kept::Compact,
         }
     }
 }

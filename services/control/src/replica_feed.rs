@@ -121,7 +121,12 @@ impl ReplicaFeed {
                     Ok(decoded) => self.view.apply_rules(record.key, decoded),
                     Err(error) => self.skip(&record, &error),
                 },
-                Topic::Events | Topic::Commands | Topic::Audit => {}
+                Topic::Events
+                | Topic::Commands
+                | Topic::Audit
+                | Topic::Settings
+                | Topic::Inspections
+                | Topic::Notifications => {}
             }
             if records.len() >= MAX_APPLY {
                 self.view.apply(std::mem::take(&mut records), &[]);

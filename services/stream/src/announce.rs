@@ -36,10 +36,13 @@ pub fn rule_set_message(partition: u32, rules: &Rules, since_ms: i64, problems: 
                 source: rule.source.clone(),
                 enabled: rule.enabled,
                 domains: rule.domains.clone(),
+                switched_off: false,
             })
             .collect(),
         since_ms,
         problems: problems.to_vec(),
+        activity: Vec::new(),
+        limits: std::collections::HashMap::new(),
     };
     Message { key: Bytes::from(partition.to_string()), value: Some(rule_set.encode_to_vec().into()) }
 }

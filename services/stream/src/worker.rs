@@ -166,7 +166,12 @@ impl Worker {
                 match at.topic {
                     Topic::Events => owned.events_next = at.offset,
                     Topic::Commands => owned.commands_next = at.offset,
-                    Topic::Accounts | Topic::Audit | Topic::Rules => {}
+                    Topic::Accounts
+                    | Topic::Audit
+                    | Topic::Rules
+                    | Topic::Settings
+                    | Topic::Inspections
+                    | Topic::Notifications => {}
                 }
                 owned.moved = true;
             }

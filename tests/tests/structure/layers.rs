@@ -3,7 +3,7 @@
 use crate::manifest::Manifest;
 
 /// Each crate's layer. A crate depends only on crates of lower layers.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 18] = [
     ("tidegate-domain", 0),
     ("tidegate-mta", 1),
     ("tidegate-detect", 1),
@@ -11,10 +11,13 @@ const LAYERS: [(&str, u8); 15] = [
     ("tidegate-proto", 2),
     ("tidegate-bus", 2),
     ("tidegate-runtime", 2),
+    ("tidegate-access", 2),
     ("tidegate-edge", 3),
     ("tidegate-stream", 3),
     ("tidegate-control", 3),
     ("tidegate-history", 3),
+    ("tidegate-notify", 3),
+    ("tidegate-console", 3),
     ("tidegate", 4),
     ("tidegate-tests", 4),
     ("tidegate-fuzz", 4),
@@ -23,7 +26,9 @@ const LAYERS: [(&str, u8); 15] = [
 ];
 
 /// Within one layer: the bus carries what `proto` defines, and checks its configuration as `runtime` lays down.
-const WITHIN_A_LAYER: [(&str, &str); 2] = [("tidegate-bus", "tidegate-proto"), ("tidegate-bus", "tidegate-runtime")];
+/// `access` checks its configuration likewise.
+const WITHIN_A_LAYER: [(&str, &str); 3] =
+    [("tidegate-bus", "tidegate-proto"), ("tidegate-bus", "tidegate-runtime"), ("tidegate-access", "tidegate-runtime")];
 
 /// The journal keeps records and does not know what they mean.
 const NEVER: [(&str, &str); 1] = [("tidegate-journal", "tidegate-domain")];

@@ -152,4 +152,66 @@ impl v1::admin_service_server::AdminService for AdminApi {
         self.view.ensure_ready()?;
         Ok(Response::new(list::rules(self.view.rule_sets())))
     }
+
+    async fn who_am_i(&self, _request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn get_overview(
+        &self,
+        _request: Request<v1::GetOverviewRequest>,
+    ) -> Result<Response<v1::GetOverviewResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn inspect_account(
+        &self,
+        _request: Request<v1::InspectAccountRequest>,
+    ) -> Result<Response<v1::InspectAccountResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn switch_rule(
+        &self,
+        _request: Request<v1::SwitchRuleRequest>,
+    ) -> Result<Response<v1::SwitchRuleResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn exempt_domain(
+        &self,
+        _request: Request<v1::ExemptDomainRequest>,
+    ) -> Result<Response<v1::ExemptDomainResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn set_limits(
+        &self,
+        _request: Request<v1::SetLimitsRequest>,
+    ) -> Result<Response<v1::SetLimitsResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn list_settings(
+        &self,
+        _request: Request<v1::ListSettingsRequest>,
+    ) -> Result<Response<v1::ListSettingsResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn list_notifications(
+        &self,
+        _request: Request<v1::ListNotificationsRequest>,
+    ) -> Result<Response<v1::ListNotificationsResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    type ActOnManyStream = ReceiverStream<Result<v1::ActOnManyResponse, Status>>;
+
+    async fn act_on_many(
+        &self,
+        _request: Request<v1::ActOnManyRequest>,
+    ) -> Result<Response<Self::ActOnManyStream>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
 }

@@ -1,0 +1,1 @@
+//! The web console: pages over the admin API, with the same roles.
