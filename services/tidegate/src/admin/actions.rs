@@ -123,7 +123,7 @@ pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
         reason: args.action.reason.clone(),
         unlock: Some(v1::UnlockCommand {
             evidence: Some(v1::UnlockEvidence { password_changed_ms, note: args.evidence }),
-            probation_ms: args.probation.map_or(0, millis),
+            probation_ms: args.probation.map(millis),
         }),
         wait_ms: wait_ms(&args.action),
     };
