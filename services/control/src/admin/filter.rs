@@ -129,6 +129,8 @@ mod tests {
             until_ms: None,
             reply: String::new(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         };
         AccountState { status: AccountStatus::Locked(lock), ..AccountState::new(Account::parse(name).unwrap()) }
     }
