@@ -1,5 +1,6 @@
 //! The replica of all account states, and the orders in which people list them.
 
+use crate::lock_days::LockDays;
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_map};
 use std::ops::Bound;
@@ -20,6 +21,7 @@ pub(crate) struct Accounts {
     on_probation: Ordered,
     /// So that who is limited to domains does not wait for a look at all accounts.
     by_domain: HashMap<String, Ordered>,
+    lock_days: LockDays,
     locked: usize,
 }
 
@@ -77,10 +79,9 @@ impl Accounts {
         let before = self.replica.get(account.as_str()).cloned();
         let state = state.unwrap_or_else(|| AccountState::new(account.clone()));
         let Applied::Updated(after) = self.replica.apply(position, account, Some(state)) else { return None };
-        if let Some(before) = &before {
+        if let Some(before) = before.as_ref().filter(|before| before.version > 0) {
             self.remove(before);
         }
-        self.locked += usize::from(matches!(after.status, Status::Locked(_)));
         if after.version > 0 {
             self.insert(&after);
         }
@@ -88,6 +89,8 @@ impl Accounts {
     }
 
     fn insert(&mut self, state: &Arc<AccountState>) {
+        self.locked += usize::from(matches!(state.status, Status::Locked(_)));
+        self.lock_days.add(state);
         self.all.insert(state);
         if !matches!(state.status, Status::Active) {
             self.refused.insert(state);
@@ -108,6 +111,7 @@ impl Accounts {
 
     fn remove(&mut self, state: &Arc<AccountState>) {
         self.locked -= usize::from(matches!(state.status, Status::Locked(_)));
+        self.lock_days.remove(state);
         for ordered in [&mut self.all, &mut self.refused, &mut self.exempted, &mut self.on_probation] {
             ordered.remove(state);
         }
@@ -192,8 +196,8 @@ impl Accounts {
     }
 
     /// How many locks began on the day (UTC) that begins at `day_ms`, in these domains or in all.
-    pub fn locks_on(&self, _day_ms: i64, _domains: Option<&BTreeSet<String>>) -> u64 {
-        0
+    pub fn locks_on(&self, day_ms: i64, domains: Option<&BTreeSet<String>>) -> u64 {
+        self.lock_days.on(day_ms, domains)
     }
 
     /// How many accounts are locked.

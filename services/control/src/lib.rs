@@ -21,6 +21,7 @@ mod error;
 mod event_rate;
 mod event_service;
 mod listener;
+mod lock_days;
 mod methods;
 mod metrics;
 mod replica_feed;

@@ -229,6 +229,8 @@ mod tests {
             cause: Cause::Admin { actor: "amy".into() },
             reason: String::new(),
             evidence: Vec::new(),
+            clients: Vec::new(),
+            subjects: Vec::new(),
             since_ms,
             until_ms: None,
             reply: String::new(),
