@@ -1,20 +1,14 @@
 //! The service: its parts, wired.
 
-use crate::admin::{AdminApi, Parts};
-use crate::admission::Admission;
-use crate::audit::Audit;
-use crate::audit_service::AuditApi;
+use crate::admin::AdminApi;
 use crate::config::ControlConfig;
-use crate::edge_registry::EdgeRegistry;
+use crate::core::Core;
 use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
-use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
 use crate::listener::accept;
 use crate::metrics::Metrics;
-use crate::replica_feed::{HEALTH_PART, ReplicaFeed};
-use crate::tails::Tails;
-use crate::unlock_evidence::Evidence;
+use crate::replica_feed::HEALTH_PART;
 use crate::view::View;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -23,20 +17,14 @@ use std::time::Duration;
 use tidegate_bus::Bus;
 use tidegate_proto::FILE_DESCRIPTOR_SET;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
-use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
-/// Largest request, in octets: a thousand events of usual size are a tenth of it.
-const MAX_REQUEST_OCTETS: usize = 8 << 20;
-/// Largest answer, in octets; gRPC clients take 4 MiB by default.
-const MAX_ANSWER_OCTETS: usize = 4 << 20;
 /// Most requests that one connection has open at a time.
 const MAX_STREAMS: u32 = 256;
 /// Most requests of one connection that are worked on at a time, but for streams that are open.
@@ -51,13 +39,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The control service, listening but not yet serving.
 pub struct Service {
-    config: Arc<ControlConfig>,
     listener: TcpListener,
     address: SocketAddr,
     server: Server,
-    bus: Arc<dyn Bus>,
-    evidence: Arc<Evidence>,
-    metrics: Metrics,
+    core: Core,
     health: Health,
 }
 
@@ -90,10 +75,8 @@ impl Service {
         let failed = |source| ControlError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let metrics = Metrics::register(registry);
-        let evidence = Evidence::new(config.unlock.clone()).map_err(|error| ControlError::Evidence(error.into()))?;
-        let (config, evidence) = (Arc::new(config), Arc::new(evidence));
-        Ok(Self { config, listener, address, server, bus, evidence, metrics, health })
+        let core = Core::new(config, bus, Metrics::register(registry))?;
+        Ok(Self { listener, address, server, core, health })
     }
 
     /// Where it listens.
@@ -106,75 +89,36 @@ impl Service {
     /// # Errors
     /// When the server fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ControlError> {
-        let Self { config, listener, address, mut server, bus, evidence, metrics, health } = self;
-        let view = Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer));
-        let registry = Arc::new(EdgeRegistry::new(config.max_edges));
-        let ending = shutdown.child_token();
+        let Self { listener, address, mut server, core, health } = self;
+        let ending = core.ending.clone();
         let _end_on_drop = ending.clone().drop_guard();
-
-        let feed = ReplicaFeed::new(Arc::clone(&bus), Arc::clone(&view), metrics.clone(), health);
-        tokio::spawn(feed.run(ending.clone()));
+        core.spawn(health);
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        tokio::spawn(report_health(reporter, Arc::clone(&view), ending.clone()));
-
-        let tails = Arc::new(Tails::new(config.audit_records, config.watch_buffer));
-        tokio::spawn(Arc::clone(&tails).run(Arc::clone(&bus), metrics.clone(), ending.clone()));
-        let event_rate = Arc::new(EventRate::default());
-        tokio::spawn(Arc::clone(&event_rate).run(Arc::clone(&bus), ending.clone()));
-        let admission = Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone());
-        let audit = AuditApi {
-            tails: Arc::clone(&tails),
-            admission: admission.clone(),
-            form: Arc::new(config.account_form()),
-            metrics: metrics.clone(),
-            watchers: Arc::new(Semaphore::new(config.max_watchers)),
-            shutdown: ending.clone(),
-        };
-        let admin = AdminApi::new(Parts {
-            view: Arc::clone(&view),
-            tails,
-            registry: Arc::clone(&registry),
-            bus: Arc::clone(&bus),
-            admission,
-            evidence,
-            event_rate,
-            config: Arc::clone(&config),
-            metrics: metrics.clone(),
-            shutdown: ending.clone(),
-        });
-        let events = EventApi { bus: Arc::clone(&bus), metrics: metrics.clone() };
-        let incoming = accept(listener, config.max_connections, &metrics, ending.clone());
-        let edges = EdgeApi { view, registry, bus, config, metrics, shutdown: ending.clone() };
+        tokio::spawn(report_health(reporter, Arc::clone(&core.view), ending.clone()));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let router = server
+        let routes = core
+            .routes()
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(
-                AdminServiceServer::new(admin)
-                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
-                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
-            )
-            .add_service(AuditServiceServer::new(audit).max_encoding_message_size(MAX_ANSWER_OCTETS))
-            .add_service(
-                EdgeServiceServer::new(edges)
-                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
-                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
-            )
-            .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_REQUEST_OCTETS));
+            .add_service(reflection().build_v1alpha()?);
+        let incoming = accept(listener, core.config.max_connections, &core.metrics, ending.clone());
         tracing::info!(%address, "gRPC is served");
-        let serving = router.serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
+        let serving =
+            server.add_routes(routes).serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
         tokio::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
-            () = ending.cancelled() => tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
-                tracing::warn!("connections are still open and are cut off");
-                Ok(())
-            }),
+            () = shutdown.cancelled() => {
+                ending.cancel();
+                tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
+                    tracing::warn!("connections are still open and are cut off");
+                    Ok(())
+                })
+            }
         };
         served.map_err(|source| ControlError::Grpc { doing: "serving", source })
     }
