@@ -43,7 +43,7 @@ pub fn command_from_proto(
                     password_changed_ms: evidence.password_changed_ms,
                     note: bounded(evidence.note, MAX_TEXT_OCTETS),
                 },
-                probation_ms: check_span("UnlockCommand", "probation_ms", unlock.probation_ms)?,
+                probation_ms: check_span("UnlockCommand", "probation_ms", unlock.probation_ms.unwrap_or_default())?,
             }
         }
         v1::command::Kind::Exempt(exempt) => {

@@ -30,4 +30,7 @@ pub enum ControlError {
     /// The reflection service could not read the descriptors.
     #[error("cannot offer gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The place where evidence for unlocks comes from cannot be used.
+    #[error("cannot set up where evidence for unlocks comes from")]
+    Evidence(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

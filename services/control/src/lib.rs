@@ -7,7 +7,9 @@
 
 mod accounts;
 mod admin;
+mod admission;
 mod audit;
+mod audit_service;
 mod caller;
 mod clock;
 mod config;
@@ -16,11 +18,16 @@ mod edge_service;
 mod edge_session;
 mod edge_timing;
 mod error;
+mod event_rate;
 mod event_service;
 mod listener;
+mod lock_days;
+mod methods;
 mod metrics;
 mod replica_feed;
 mod service;
+mod tails;
+mod unlock_evidence;
 mod view;
 mod waiters;
 

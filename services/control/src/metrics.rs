@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     pub actions: Family<ActionLabel, Counter>,
     /// Audit records that could not be written.
     pub audit_failures: Counter,
+    /// Requests that were denied, by method.
+    pub denied: Family<DeniedLabel, Counter>,
     /// Watches that are open.
     pub watchers: Gauge,
     /// Watches that fell too far behind and were ended.
@@ -92,6 +94,13 @@ pub(crate) struct ActionLabel {
     pub method: &'static str,
     /// How it ended.
     pub result: ActionResult,
+}
+
+/// A method that somebody was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DeniedLabel {
+    /// The method.
+    pub method: &'static str,
 }
 
 /// How an action ended.
@@ -157,6 +166,7 @@ impl Metrics {
             publishes_failed: Counter::default(),
             actions: Family::default(),
             audit_failures: Counter::default(),
+            denied: Family::default(),
             watchers: Gauge::default(),
             watchers_behind: Counter::default(),
             watchers_refused: Counter::default(),
@@ -182,6 +192,7 @@ impl Metrics {
         registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
         registry.register("audit_failures", "Audit records that were not written", metrics.audit_failures.clone());
+        registry.register("denied", "Requests that were denied, by method", metrics.denied.clone());
         registry.register("watchers", "Watches of accounts that are open", metrics.watchers.clone());
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
         registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());

@@ -1,14 +1,20 @@
 //! The service: its parts, wired.
 
-use crate::admin::AdminApi;
+use crate::admin::{AdminApi, Parts};
+use crate::admission::Admission;
+use crate::audit::Audit;
+use crate::audit_service::AuditApi;
 use crate::config::ControlConfig;
 use crate::edge_registry::EdgeRegistry;
 use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
+use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
 use crate::listener::accept;
 use crate::metrics::Metrics;
 use crate::replica_feed::{HEALTH_PART, ReplicaFeed};
+use crate::tails::Tails;
+use crate::unlock_evidence::Evidence;
 use crate::view::View;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -17,10 +23,12 @@ use std::time::Duration;
 use tidegate_bus::Bus;
 use tidegate_proto::FILE_DESCRIPTOR_SET;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
+use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
@@ -48,6 +56,7 @@ pub struct Service {
     address: SocketAddr,
     server: Server,
     bus: Arc<dyn Bus>,
+    evidence: Arc<Evidence>,
     metrics: Metrics,
     health: Health,
 }
@@ -82,7 +91,9 @@ impl Service {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let metrics = Metrics::register(registry);
-        Ok(Self { config: Arc::new(config), listener, address, server, bus, metrics, health })
+        let evidence = Evidence::new(config.unlock.clone()).map_err(|error| ControlError::Evidence(error.into()))?;
+        let (config, evidence) = (Arc::new(config), Arc::new(evidence));
+        Ok(Self { config, listener, address, server, bus, evidence, metrics, health })
     }
 
     /// Where it listens.
@@ -95,7 +106,7 @@ impl Service {
     /// # Errors
     /// When the server fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ControlError> {
-        let Self { config, listener, address, mut server, bus, metrics, health } = self;
+        let Self { config, listener, address, mut server, bus, evidence, metrics, health } = self;
         let view = Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer));
         let registry = Arc::new(EdgeRegistry::new(config.max_edges));
         let ending = shutdown.child_token();
@@ -106,14 +117,31 @@ impl Service {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(reporter, Arc::clone(&view), ending.clone()));
 
-        let admin = AdminApi::new(
-            Arc::clone(&view),
-            Arc::clone(&registry),
-            Arc::clone(&bus),
-            Arc::clone(&config),
-            metrics.clone(),
-            ending.clone(),
-        );
+        let tails = Arc::new(Tails::new(config.audit_records, config.watch_buffer));
+        tokio::spawn(Arc::clone(&tails).run(Arc::clone(&bus), metrics.clone(), ending.clone()));
+        let event_rate = Arc::new(EventRate::default());
+        tokio::spawn(Arc::clone(&event_rate).run(Arc::clone(&bus), ending.clone()));
+        let admission = Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone());
+        let audit = AuditApi {
+            tails: Arc::clone(&tails),
+            admission: admission.clone(),
+            form: Arc::new(config.account_form()),
+            metrics: metrics.clone(),
+            watchers: Arc::new(Semaphore::new(config.max_watchers)),
+            shutdown: ending.clone(),
+        };
+        let admin = AdminApi::new(Parts {
+            view: Arc::clone(&view),
+            tails,
+            registry: Arc::clone(&registry),
+            bus: Arc::clone(&bus),
+            admission,
+            evidence,
+            event_rate,
+            config: Arc::clone(&config),
+            metrics: metrics.clone(),
+            shutdown: ending.clone(),
+        });
         let events = EventApi { bus: Arc::clone(&bus), metrics: metrics.clone() };
         let incoming = accept(listener, config.max_connections, &metrics, ending.clone());
         let edges = EdgeApi { view, registry, bus, config, metrics, shutdown: ending.clone() };
@@ -126,7 +154,12 @@ impl Service {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
-            .add_service(AdminServiceServer::new(admin).max_encoding_message_size(MAX_ANSWER_OCTETS))
+            .add_service(
+                AdminServiceServer::new(admin)
+                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
+                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
+            )
+            .add_service(AuditServiceServer::new(audit).max_encoding_message_size(MAX_ANSWER_OCTETS))
             .add_service(
                 EdgeServiceServer::new(edges)
                     .max_decoding_message_size(MAX_REQUEST_OCTETS)

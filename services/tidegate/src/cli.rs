@@ -40,6 +40,18 @@ enum Command {
     /// List the rules in force, or check a file before it goes live
     #[command(subcommand)]
     Rules(admin::rules::RulesCommand),
+    /// List or follow who asked what, and what came of it
+    #[command(subcommand)]
+    Audit(admin::audit::AuditCommand),
+    /// List or make settings beside the files: domains exempted, other limits
+    #[command(subcommand)]
+    Settings(admin::settings::SettingsCommand),
+    /// Tell how things are, in a few numbers
+    #[command(after_help = "Examples:\n  tidegate overview\n  tidegate overview --json | jq .locked")]
+    Overview(admin::overview::OverviewArgs),
+    /// Tell who you are to control, and what you may do
+    #[command(name = "whoami", after_help = "Example:\n  tidegate whoami")]
+    WhoAmI(admin::overview::WhoAmIArgs),
     /// Measure it on this machine
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell
@@ -94,6 +106,10 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Accounts(command) => admin::accounts::run(command).await,
         Command::Edges(args) => admin::edges::run(args).await,
         Command::Rules(command) => admin::rules::run(command).await,
+        Command::Audit(command) => admin::audit::run(command).await,
+        Command::Settings(command) => admin::settings::run(command).await,
+        Command::Overview(args) => admin::overview::overview(args).await,
+        Command::WhoAmI(args) => admin::overview::who_am_i(args).await,
         // Done without a runtime.
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

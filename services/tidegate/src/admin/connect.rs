@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_proto::v1::admin_service_client::AdminServiceClient;
+use tidegate_proto::v1::audit_service_client::AuditServiceClient;
 use tidegate_runtime::tls::ClientTls;
 use tonic::transport::{Channel, Endpoint};
 
@@ -30,8 +31,17 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// Connects to control.
+    /// Connects to control, for accounts, rules and settings.
     pub async fn connect(&self) -> anyhow::Result<AdminServiceClient<Channel>> {
+        Ok(AdminServiceClient::new(self.channel().await?))
+    }
+
+    /// Connects to control, for the audit.
+    pub async fn connect_audit(&self) -> anyhow::Result<AuditServiceClient<Channel>> {
+        Ok(AuditServiceClient::new(self.channel().await?))
+    }
+
+    async fn channel(&self) -> anyhow::Result<Channel> {
         let mut endpoint = Endpoint::from_shared(self.server.clone())
             .with_context(|| format!("--server {:?} is not an address like http://127.0.0.1:7710", self.server))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -41,10 +51,10 @@ impl ServerArgs {
                 ClientTls { ca: ca.clone(), certificate: certificate.clone(), key: key.clone(), server_name: None };
             endpoint = endpoint.tls_config(tls.load()?).context("using the certificates")?;
         }
-        let channel = endpoint.connect().await.with_context(|| {
-            format!("cannot reach control at {}; is it running? (--server says where)", self.server)
-        })?;
-        Ok(AdminServiceClient::new(channel))
+        endpoint
+            .connect()
+            .await
+            .with_context(|| format!("cannot reach control at {}; is it running? (--server says where)", self.server))
     }
 }
 

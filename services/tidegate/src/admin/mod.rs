@@ -2,8 +2,13 @@
 
 pub mod accounts;
 mod actions;
+pub mod audit;
+mod bulk;
 mod connect;
 pub mod edges;
+mod filter;
 pub mod format;
+pub mod overview;
 pub mod rules;
+pub mod settings;
 mod show;

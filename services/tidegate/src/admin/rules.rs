@@ -1,6 +1,6 @@
 //! `tidegate rules`: what is in force, and whether a file would be taken.
 
-use super::connect::ServerArgs;
+use super::connect::{ServerArgs, actor};
 use super::format;
 use clap::Subcommand;
 use serde_json::json;
@@ -20,6 +20,26 @@ pub enum RulesCommand {
         after_help = "Examples:\n  tidegate rules check rules.toml\n  tidegate rules check rules.toml --statistics statistics.sql"
     )]
     Check(CheckArgs),
+    /// Switch a rule off at once, whatever its file says
+    #[command(after_help = "Example:\n  tidegate rules disable too-strict --reason 'locks newsletters'")]
+    Disable(SwitchArgs),
+    /// Let a rule be as its file says again
+    #[command(after_help = "Example:\n  tidegate rules enable too-strict --reason 'limit was raised'")]
+    Enable(SwitchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SwitchArgs {
+    /// Name of the rule
+    rule: String,
+    /// Why; it stands in the audit
+    #[arg(long)]
+    reason: String,
+    /// Who asks; the user of this shell when not given, and the name in your credentials when you have some
+    #[arg(long, env = "TIDEGATE_ACTOR")]
+    actor: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +65,24 @@ pub async fn run(command: RulesCommand) -> anyhow::Result<ExitCode> {
     match command {
         RulesCommand::List(args) => list(args).await,
         RulesCommand::Check(args) => Ok(check(&args)),
+        RulesCommand::Disable(args) => switch(args, true).await,
+        RulesCommand::Enable(args) => switch(args, false).await,
     }
+}
+
+async fn switch(args: SwitchArgs, off: bool) -> anyhow::Result<ExitCode> {
+    let (actor, reason) = (actor(args.actor)?, args.reason);
+    let request = v1::SwitchRuleRequest { rule: args.rule.clone(), off, actor, reason, wait_ms: 0 };
+    let applied = args.server.connect().await?.switch_rule(request).await?.into_inner().applied;
+    let is = if off { "off" } else { "as its file says" };
+    if args.server.json {
+        println!("{}", json!({ "rule": args.rule, "off": off, "applied": applied }));
+    } else if applied {
+        println!("rule {} is {is}, everywhere", args.rule);
+    } else {
+        println!("rule {} will be {is}: it is durable, but not all workers have told so yet", args.rule);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
