@@ -10,7 +10,8 @@ use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
 use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
-use crate::listener::accept;
+use crate::gate::{Gate, HandshakeAudit};
+use crate::listener::{Security, accept};
 use crate::metrics::Metrics;
 use crate::replica_feed::{HEALTH_PART, ReplicaFeed};
 use crate::tails::Tails;
@@ -20,6 +21,7 @@ use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_access::Access;
 use tidegate_bus::Bus;
 use tidegate_proto::FILE_DESCRIPTOR_SET;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
@@ -27,6 +29,7 @@ use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
+use tidegate_runtime::tls::{ClientCertificates, ReloadingTls, TlsOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +48,6 @@ const MAX_HEADER_OCTETS: u32 = 16 << 10;
 /// A connection that says nothing is asked whether it is there, and given up when it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections have to end when the service does.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -54,7 +56,8 @@ pub struct Service {
     config: Arc<ControlConfig>,
     listener: TcpListener,
     address: SocketAddr,
-    server: Server,
+    tls: Option<Arc<ReloadingTls>>,
+    access: Arc<Access>,
     bus: Arc<dyn Bus>,
     evidence: Arc<Evidence>,
     metrics: Metrics,
@@ -63,37 +66,41 @@ pub struct Service {
 
 impl Service {
     /// Listens, and registers metrics and the part `control` of `health`, which is ready when the replica of account
-    /// states is whole. A connection made before [`Service::run`] waits.
+    /// states is whole. A connection made before [`Service::run`] waits. `access` tells who calls; who shares it among
+    /// services runs it and registers its metrics.
     ///
     /// # Errors
-    /// When the address cannot be had, or certificates cannot be read.
+    /// When the address cannot be had, certificates cannot be used, or others can reach the address and it is not
+    /// secured.
     pub async fn bind(
         config: ControlConfig,
         bus: Arc<dyn Bus>,
         registry: &mut Registry,
         health: Health,
+        access: Arc<Access>,
     ) -> Result<Self, ControlError> {
         health.needs(HEALTH_PART);
-        let mut server = Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_header_list_size(MAX_HEADER_OCTETS)
-            .max_concurrent_streams(MAX_STREAMS)
-            .concurrency_limit_per_connection(MAX_CONCURRENT)
-            // Until the answer begins: streams live on.
-            .timeout(Duration::from_millis(config.request_timeout_ms));
-        if let Some(tls) = &config.tls {
-            server = server
-                .tls_config(tls.load()?.timeout(HANDSHAKE_TIMEOUT))
-                .map_err(|source| ControlError::Grpc { doing: "taking the certificates", source })?;
+        if !config.listen.ip().is_loopback() && (config.tls.is_none() || access.is_off()) {
+            return Err(ControlError::Unsecured { address: config.listen });
+        }
+        // Where nobody has to prove who they are, the certificate is all there is.
+        let client_certificates =
+            if access.is_off() { ClientCertificates::Required } else { ClientCertificates::Optional };
+        let options = TlsOptions { alpn: &["h2"], client_certificates };
+        let tls = config.tls.as_ref().map(|files| ReloadingTls::open(files, options)).transpose()?;
+        if !access.is_off() && config.tls.as_ref().is_none_or(|files| files.client_ca.is_none()) {
+            tracing::warn!("no edge can attach: [control.tls] has no client_ca, by which edges prove who they are");
         }
         let failed = |source| ControlError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let metrics = Metrics::register(registry);
+        if let Some(tls) = &tls {
+            tls.register(registry.sub_registry_with_prefix("tidegate_control"));
+        }
         let evidence = Evidence::new(config.unlock.clone()).map_err(|error| ControlError::Evidence(error.into()))?;
         let (config, evidence) = (Arc::new(config), Arc::new(evidence));
-        Ok(Self { config, listener, address, server, bus, evidence, metrics, health })
+        Ok(Self { config, listener, address, tls, access, bus, evidence, metrics, health })
     }
 
     /// Where it listens.
@@ -106,7 +113,7 @@ impl Service {
     /// # Errors
     /// When the server fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ControlError> {
-        let Self { config, listener, address, mut server, bus, evidence, metrics, health } = self;
+        let Self { config, listener, address, tls, access, bus, evidence, metrics, health } = self;
         let view = Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer));
         let registry = Arc::new(EdgeRegistry::new(config.max_edges));
         let ending = shutdown.child_token();
@@ -121,7 +128,13 @@ impl Service {
         tokio::spawn(Arc::clone(&tails).run(Arc::clone(&bus), metrics.clone(), ending.clone()));
         let event_rate = Arc::new(EventRate::default());
         tokio::spawn(Arc::clone(&event_rate).run(Arc::clone(&bus), ending.clone()));
-        let admission = Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone());
+        let audit = Audit::new(Arc::clone(&bus), metrics.clone());
+        let gate = Gate { access: Arc::clone(&access), audit: audit.clone() };
+        let security = tls.map(|tls| {
+            tokio::spawn(Arc::clone(&tls).run(ending.clone()));
+            Security { tls, failed: HandshakeAudit::start(audit.clone(), metrics.clone()) }
+        });
+        let admission = Admission::new(audit, metrics.clone());
         let audit = AuditApi {
             tails: Arc::clone(&tails),
             admission: admission.clone(),
@@ -135,22 +148,31 @@ impl Service {
             tails,
             registry: Arc::clone(&registry),
             bus: Arc::clone(&bus),
-            admission,
+            admission: admission.clone(),
             evidence,
             event_rate,
             config: Arc::clone(&config),
             metrics: metrics.clone(),
             shutdown: ending.clone(),
         });
-        let events = EventApi { bus: Arc::clone(&bus), metrics: metrics.clone() };
-        let incoming = accept(listener, config.max_connections, &metrics, ending.clone());
-        let edges = EdgeApi { view, registry, bus, config, metrics, shutdown: ending.clone() };
+        let events = EventApi { bus: Arc::clone(&bus), admission: admission.clone(), metrics: metrics.clone() };
+        let incoming = accept(listener, config.max_connections, &metrics, security, ending.clone());
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADER_OCTETS)
+            .max_concurrent_streams(MAX_STREAMS)
+            .concurrency_limit_per_connection(MAX_CONCURRENT)
+            // Until the answer begins: streams live on.
+            .timeout(Duration::from_millis(config.request_timeout_ms));
+        let edges = EdgeApi { view, registry, bus, config, access, admission, metrics, shutdown: ending.clone() };
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let router = server
+            .layer(gate)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)

@@ -4,7 +4,7 @@ mod server;
 
 pub use server::{ClientCertificates, HandshakeError, Handshaken, ReloadingTls, TlsOptions};
 
-use crate::config::{Problems, Validate};
+use crate::config::{Problems, Validate, key};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -149,28 +149,21 @@ impl Validate for ClientTls {
     }
 }
 
-/// Adds a problem when others can reach `address` and it is not secured: the API could lock and unlock anybody. `tls` has
-/// to be set, and callers have to prove who they are (`has_access`).
-pub fn check_listen(
-    path: &str,
-    name: &str,
-    address: SocketAddr,
-    tls: Option<&ServerTls>,
-    has_access: bool,
-    problems: &mut Problems,
-) {
-    if address.ip().is_loopback() {
-        return;
+/// Adds a problem when others can reach `address` and there is no TLS: the API could lock and unlock anybody.
+pub fn check_listen(path: &str, name: &str, address: SocketAddr, tls: Option<&ServerTls>, problems: &mut Problems) {
+    if tls.is_none() && !address.ip().is_loopback() {
+        let allowed = format!("allowed: a loopback address, or any with [{}] and [access] set", key(path, "tls"));
+        problems.add(path, name, format!("is {address}, which others can reach, without TLS; {allowed}"));
     }
-    let lacks = match (tls.is_some(), has_access) {
-        (true, true) => return,
-        (false, true) => format!("without TLS; set [{}]", crate::config::key(path, "tls")),
-        (true, false) => "without asking who calls; set [access]".to_owned(),
-        (false, false) => {
-            format!("without TLS and without asking who calls; set [{}] and [access]", crate::config::key(path, "tls"))
-        }
-    };
-    problems.add(path, name, format!("is {address}, which others can reach, {lacks}, or listen on a loopback address"));
+}
+
+/// Adds a problem when others can reach `address` and callers do not have to prove who they are (`has_access`).
+pub fn check_access(path: &str, name: &str, address: SocketAddr, has_access: bool, problems: &mut Problems) {
+    if !has_access && !address.ip().is_loopback() {
+        let allowed = "allowed: a loopback address, or any with [access] set";
+        let wrong = format!("is {address}, which others can reach, and nobody is asked who they are; {allowed}");
+        problems.add(path, name, wrong);
+    }
 }
 
 fn check_files(files: &[(&str, &PathBuf)], path: &str, problems: &mut Problems) {
@@ -189,24 +182,27 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 mod tests {
     use super::*;
 
-    fn problem(address: &str, tls: bool, has_access: bool) -> String {
+    fn problems(address: &str, tls: bool, has_access: bool) -> String {
         let tls = tls.then(|| ServerTls { certificate: "/no/a".into(), key: "/no/b".into(), client_ca: None });
         let mut problems = Problems::default();
-        check_listen("control", "listen", address.parse().unwrap(), tls.as_ref(), has_access, &mut problems);
+        let address = address.parse().unwrap();
+        check_listen("control", "listen", address, tls.as_ref(), &mut problems);
+        check_access("control", "listen", address, has_access, &mut problems);
         problems.to_string()
     }
 
     #[test]
     fn only_loopback_is_served_without_tls_and_access() {
         for address in ["127.0.0.1:7710", "[::1]:7710"] {
-            assert_eq!(problem(address, false, false), "");
+            assert_eq!(problems(address, false, false), "");
         }
         for address in ["0.0.0.0:7710", "[::]:7710", "192.0.2.1:7710"] {
-            assert_eq!(problem(address, true, true), "");
-            assert!(problem(address, false, true).contains(&format!("control.listen: is {address}")));
-            assert!(problem(address, false, true).contains("set [control.tls],"), "{}", problem(address, false, true));
-            assert!(problem(address, true, false).contains("set [access],"));
-            assert!(problem(address, false, false).contains("set [control.tls] and [access],"));
+            assert_eq!(problems(address, true, true), "");
+            let without_tls = problems(address, false, true);
+            assert!(without_tls.starts_with(&format!("  control.listen: is {address}, ")), "{without_tls}");
+            assert!(without_tls.contains("[control.tls] and [access] set"), "{without_tls}");
+            assert!(problems(address, true, false).contains("nobody is asked who they are"));
+            assert_eq!(problems(address, false, false).lines().count(), 2);
         }
     }
 
