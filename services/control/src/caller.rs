@@ -1,6 +1,7 @@
 //! Who sends a request, as far as the connection and its credentials tell.
 
-use tidegate_access::{Person, Principal};
+use crate::listener::Peer;
+use tidegate_access::Principal;
 use tonic::{Request, Status};
 
 /// Who sends a request.
@@ -18,8 +19,11 @@ impl Caller {
     /// # Errors
     /// `INTERNAL` when nobody has looked at its credentials: then it must not be let in.
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let peer = request.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-        let principal = request.extensions().get::<Principal>().cloned();
-        Ok(Self { principal: principal.unwrap_or_else(|| Principal::Person(Person::on_loopback())), peer })
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.address.to_string());
+        let Some(principal) = request.extensions().get::<Principal>().cloned() else {
+            return Err(Status::internal("nobody has looked at the credentials of this call"));
+        };
+        Ok(Self { principal, peer })
     }
 }

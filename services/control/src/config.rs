@@ -16,9 +16,9 @@ const ACTION_RESERVE_MS: u64 = 5_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
-    /// Where gRPC is served. Anything but loopback needs `tls`.
+    /// Where gRPC is served. Anything but loopback needs `tls`, and `[access]` beside this section.
     pub listen: SocketAddr,
-    /// The server's certificate, and the authority of the clients'.
+    /// The server's certificate, and the authority of the clients', without which no edge can prove who it is.
     pub tls: Option<ServerTls>,
     /// Realm of accounts that an administrator names without a domain; the same as at the edges.
     pub default_realm: Option<String>,

@@ -10,12 +10,14 @@ use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
 use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::replica_feed::ReplicaFeed;
 use crate::tails::Tails;
 use crate::unlock_evidence::Evidence;
 use crate::view::View;
 use std::sync::Arc;
+use tidegate_access::Access;
 use tidegate_bus::Bus;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
 use tidegate_proto::v1::audit_service_server::AuditServiceServer;
@@ -41,6 +43,7 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     /// Ends everything.
     pub ending: CancellationToken,
+    access: Arc<Access>,
     bus: Arc<dyn Bus>,
     tails: Arc<Tails>,
     registry: Arc<EdgeRegistry>,
@@ -55,7 +58,12 @@ impl Core {
     ///
     /// # Errors
     /// When the place where evidence for unlocks comes from cannot be used.
-    pub fn new(config: ControlConfig, bus: Arc<dyn Bus>, metrics: Metrics) -> Result<Self, ControlError> {
+    pub fn new(
+        config: ControlConfig,
+        bus: Arc<dyn Bus>,
+        metrics: Metrics,
+        access: Arc<Access>,
+    ) -> Result<Self, ControlError> {
         let evidence = Evidence::new(config.unlock.clone()).map_err(|error| ControlError::Evidence(error.into()))?;
         Ok(Self {
             view: Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer)),
@@ -66,6 +74,7 @@ impl Core {
             admission: Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone()),
             watchers: Arc::new(Semaphore::new(config.max_watchers)),
             config: Arc::new(config),
+            access,
             bus,
             metrics,
             ending: CancellationToken::new(),
@@ -79,6 +88,16 @@ impl Core {
         tokio::spawn(ReplicaFeed::new(bus(), Arc::clone(&self.view), metrics(), health).run(ending()));
         tokio::spawn(Arc::clone(&self.tails).run(bus(), metrics(), ending()));
         tokio::spawn(Arc::clone(&self.event_rate).run(bus(), ending()));
+    }
+
+    /// What stands in front of all services.
+    pub fn gate(&self) -> Gate {
+        Gate { access: Arc::clone(&self.access), audit: self.audit() }
+    }
+
+    /// Where the audit is written.
+    pub fn audit(&self) -> Audit {
+        self.admission.audit().clone()
     }
 
     /// All services. They do not know who calls: that is for who stands in front of them.
@@ -109,10 +128,16 @@ impl Core {
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
             config: Arc::clone(&self.config),
+            access: Arc::clone(&self.access),
+            admission: self.admission.clone(),
             metrics: self.metrics.clone(),
             shutdown: self.ending.clone(),
         };
-        let events = EventApi { bus: Arc::clone(&self.bus), metrics: self.metrics.clone() };
+        let events = EventApi {
+            bus: Arc::clone(&self.bus),
+            admission: self.admission.clone(),
+            metrics: self.metrics.clone(),
+        };
         Routes::default()
             .add_service(
                 AdminServiceServer::new(admin)

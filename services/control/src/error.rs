@@ -15,7 +15,13 @@ pub enum ControlError {
         #[source]
         source: std::io::Error,
     },
-    /// A certificate file could not be read.
+    /// Others can reach the address, and it is not secured.
+    #[error("gRPC is not served on {address}, which others can reach, without [control.tls] and [access]")]
+    Unsecured {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A certificate file could not be used.
     #[error("cannot set up TLS for gRPC")]
     Certificates(#[from] TlsError),
     /// The gRPC server failed.

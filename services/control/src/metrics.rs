@@ -32,6 +32,10 @@ pub(crate) struct Metrics {
     pub events_published: Counter,
     /// Events of edges that could not be taken.
     pub events_rejected: Counter,
+    /// Those of them that were another edge's.
+    pub events_foreign: Counter,
+    /// TLS handshakes that failed and are not in the audit, because there were too many.
+    pub handshakes_unaudited: Counter,
     /// Publish requests that were refused as a whole, or whose events are not known to be durable.
     pub publishes_failed: Counter,
     /// Actions by method and result.
@@ -83,6 +87,10 @@ pub(crate) enum EdgeEnd {
     Full,
     /// The replica is not whole yet.
     NotReady,
+    /// It may not attach, or not under this name.
+    Denied,
+    /// Its certificate does not count any more.
+    Revoked,
     /// Control ends.
     Shutdown,
 }
@@ -127,6 +135,8 @@ impl EncodeLabelValue for EdgeEnd {
             Self::Protocol => "protocol",
             Self::Full => "full",
             Self::NotReady => "not_ready",
+            Self::Denied => "denied",
+            Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
         };
         EncodeLabelValue::encode(&text, encoder)
@@ -163,6 +173,8 @@ impl Metrics {
             propagation_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
             events_published: Counter::default(),
             events_rejected: Counter::default(),
+            events_foreign: Counter::default(),
+            handshakes_unaudited: Counter::default(),
             publishes_failed: Counter::default(),
             actions: Family::default(),
             audit_failures: Counter::default(),
@@ -189,6 +201,9 @@ impl Metrics {
         );
         registry.register("events_published", "Events written for edges", metrics.events_published.clone());
         registry.register("events_rejected", "Events that could not be taken", metrics.events_rejected.clone());
+        registry.register("events_foreign", "Events that named another edge", metrics.events_foreign.clone());
+        let unaudited = "TLS handshakes that failed and are not in the audit, because there were too many";
+        registry.register("handshakes_unaudited", unaudited, metrics.handshakes_unaudited.clone());
         registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
         registry.register("audit_failures", "Audit records that were not written", metrics.audit_failures.clone());

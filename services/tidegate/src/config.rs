@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use tidegate_access::AccessConfig;
 use tidegate_bus::BusConfig;
 use tidegate_control::ControlConfig;
 use tidegate_runtime::telemetry::LogConfig;
+use tidegate_runtime::tls::check_access;
 use tidegate_runtime::{Problems, Validate, config::key};
 use tidegate_stream::StreamConfig;
 
@@ -20,6 +22,8 @@ pub struct ServerConfig {
     /// The control service.
     #[serde(default)]
     pub control: ControlConfig,
+    /// How callers prove who they are; none: nobody is asked, on loopback addresses only.
+    pub access: Option<AccessConfig>,
     /// Health and metrics.
     #[serde(default)]
     pub ops: OpsConfig,
@@ -47,6 +51,10 @@ impl Validate for ServerConfig {
         self.log.validate(&key(path, "log"), problems);
         self.stream.validate(&key(path, "stream"), problems);
         self.control.validate(&key(path, "control"), problems);
+        check_access(&key(path, "control"), "listen", self.control.listen, self.access.is_some(), problems);
+        if let Some(access) = &self.access {
+            access.validate(&key(path, "access"), problems);
+        }
         self.telemetry.validate(&key(path, "telemetry"), problems);
     }
 }

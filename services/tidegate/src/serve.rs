@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidegate_access::Access;
 use tidegate_bus::BusConfig;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
@@ -90,7 +91,19 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
     if parts.control {
-        let service = tidegate_control::Service::bind(config.control, Arc::clone(&bus), &mut registry, health.clone())
+        let access = match &config.access {
+            Some(config) => Access::open(config).context("loading credentials ([access])")?,
+            None => Access::off(),
+        };
+        access.register(&mut registry);
+        let until = shutdown.clone();
+        let watched = Arc::clone(&access);
+        tasks.spawn(async move {
+            watched.run(until).await;
+            Ok(())
+        });
+        let bus = Arc::clone(&bus);
+        let service = tidegate_control::Service::bind(config.control, bus, &mut registry, health.clone(), access)
             .await
             .context("starting control")?;
         control_address = Some(service.local_addr());

@@ -10,6 +10,7 @@ use prost::Message as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tidegate_access::Access;
 use tidegate_bus::{Bus, EmbeddedBus, EmbeddedConfig, Message, Topic};
 use tidegate_control::{ControlConfig, Service};
 use tidegate_domain::{Account, AccountState, Cause, Lock, QueuedMail, RuleRef, Status};
@@ -85,7 +86,7 @@ impl Control {
         let config = ControlConfig { listen: ([127, 0, 0, 1], 0).into(), max_watchers: 2_000, ..Default::default() };
         let health = Health::new();
         let log: Arc<dyn Bus> = bus.clone();
-        let service = Service::bind(config, log, &mut Registry::default(), health.clone()).await?;
+        let service = Service::bind(config, log, &mut Registry::default(), health.clone(), Access::off()).await?;
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr()))?;
         let stop = CancellationToken::new();
         tokio::spawn(service.run(stop.clone()));
