@@ -13,6 +13,7 @@ mod audit_service;
 mod caller;
 mod clock;
 mod config;
+mod core;
 mod edge_registry;
 mod edge_service;
 mod edge_session;

@@ -1,21 +1,15 @@
 //! The service: its parts, wired.
 
-use crate::admin::{AdminApi, Parts};
-use crate::admission::Admission;
-use crate::audit::Audit;
-use crate::audit_service::AuditApi;
+use crate::admin::AdminApi;
 use crate::config::ControlConfig;
-use crate::edge_registry::EdgeRegistry;
+use crate::core::Core;
 use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
-use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
 use crate::gate::{Gate, HandshakeAudit};
 use crate::listener::{Security, accept};
 use crate::metrics::Metrics;
-use crate::replica_feed::{HEALTH_PART, ReplicaFeed};
-use crate::tails::Tails;
-use crate::unlock_evidence::Evidence;
+use crate::replica_feed::HEALTH_PART;
 use crate::view::View;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -25,21 +19,15 @@ use tidegate_access::Access;
 use tidegate_bus::Bus;
 use tidegate_proto::FILE_DESCRIPTOR_SET;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
-use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
 use tidegate_runtime::tls::{ClientCertificates, ReloadingTls, TlsOptions};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
-/// Largest request, in octets: a thousand events of usual size are a tenth of it.
-const MAX_REQUEST_OCTETS: usize = 8 << 20;
-/// Largest answer, in octets; gRPC clients take 4 MiB by default.
-const MAX_ANSWER_OCTETS: usize = 4 << 20;
 /// Most requests that one connection has open at a time.
 const MAX_STREAMS: u32 = 256;
 /// Most requests of one connection that are worked on at a time, but for streams that are open.
@@ -53,14 +41,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The control service, listening but not yet serving.
 pub struct Service {
-    config: Arc<ControlConfig>,
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<Arc<ReloadingTls>>,
-    access: Arc<Access>,
-    bus: Arc<dyn Bus>,
-    evidence: Arc<Evidence>,
-    metrics: Metrics,
+    core: Core,
     health: Health,
 }
 
@@ -98,9 +82,8 @@ impl Service {
         if let Some(tls) = &tls {
             tls.register(registry.sub_registry_with_prefix("tidegate_control"));
         }
-        let evidence = Evidence::new(config.unlock.clone()).map_err(|error| ControlError::Evidence(error.into()))?;
-        let (config, evidence) = (Arc::new(config), Arc::new(evidence));
-        Ok(Self { config, listener, address, tls, access, bus, evidence, metrics, health })
+        let core = Core::new(config, bus, metrics, access)?;
+        Ok(Self { listener, address, tls, core, health })
     }
 
     /// Where it listens.
@@ -113,90 +96,50 @@ impl Service {
     /// # Errors
     /// When the server fails.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ControlError> {
-        let Self { config, listener, address, tls, access, bus, evidence, metrics, health } = self;
-        let view = Arc::new(View::new(bus.log_id().to_owned(), bus.partitions(), config.watch_buffer));
-        let registry = Arc::new(EdgeRegistry::new(config.max_edges));
-        let ending = shutdown.child_token();
+        let Self { listener, address, tls, core, health } = self;
+        let ending = core.ending.clone();
         let _end_on_drop = ending.clone().drop_guard();
-
-        let feed = ReplicaFeed::new(Arc::clone(&bus), Arc::clone(&view), metrics.clone(), health);
-        tokio::spawn(feed.run(ending.clone()));
+        core.spawn(health);
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        tokio::spawn(report_health(reporter, Arc::clone(&view), ending.clone()));
-
-        let tails = Arc::new(Tails::new(config.audit_records, config.watch_buffer));
-        tokio::spawn(Arc::clone(&tails).run(Arc::clone(&bus), metrics.clone(), ending.clone()));
-        let event_rate = Arc::new(EventRate::default());
-        tokio::spawn(Arc::clone(&event_rate).run(Arc::clone(&bus), ending.clone()));
-        let audit = Audit::new(Arc::clone(&bus), metrics.clone());
-        let gate = Gate { access: Arc::clone(&access), audit: audit.clone() };
+        tokio::spawn(report_health(reporter, Arc::clone(&core.view), ending.clone()));
+        let gate = Gate { access: Arc::clone(&core.access), audit: core.audit().clone() };
         let security = tls.map(|tls| {
             tokio::spawn(Arc::clone(&tls).run(ending.clone()));
-            Security { tls, failed: HandshakeAudit::start(audit.clone(), metrics.clone()) }
+            Security { tls, failed: HandshakeAudit::start(core.audit().clone(), core.metrics.clone()) }
         });
-        let admission = Admission::new(audit, metrics.clone());
-        let audit = AuditApi {
-            tails: Arc::clone(&tails),
-            admission: admission.clone(),
-            form: Arc::new(config.account_form()),
-            metrics: metrics.clone(),
-            watchers: Arc::new(Semaphore::new(config.max_watchers)),
-            shutdown: ending.clone(),
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let admin = AdminApi::new(Parts {
-            view: Arc::clone(&view),
-            tails,
-            registry: Arc::clone(&registry),
-            bus: Arc::clone(&bus),
-            admission: admission.clone(),
-            evidence,
-            event_rate,
-            config: Arc::clone(&config),
-            metrics: metrics.clone(),
-            shutdown: ending.clone(),
-        });
-        let events = EventApi { bus: Arc::clone(&bus), admission: admission.clone(), metrics: metrics.clone() };
-        let incoming = accept(listener, config.max_connections, &metrics, security, ending.clone());
-        let server = Server::builder()
+        let routes = core
+            .routes()
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        let incoming = accept(listener, core.config.max_connections, &core.metrics, security, ending.clone());
+        let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADER_OCTETS)
             .max_concurrent_streams(MAX_STREAMS)
             .concurrency_limit_per_connection(MAX_CONCURRENT)
             // Until the answer begins: streams live on.
-            .timeout(Duration::from_millis(config.request_timeout_ms));
-        let edges = EdgeApi { view, registry, bus, config, access, admission, metrics, shutdown: ending.clone() };
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let router = server
-            .layer(gate)
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .add_service(
-                AdminServiceServer::new(admin)
-                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
-                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
-            )
-            .add_service(AuditServiceServer::new(audit).max_encoding_message_size(MAX_ANSWER_OCTETS))
-            .add_service(
-                EdgeServiceServer::new(edges)
-                    .max_decoding_message_size(MAX_REQUEST_OCTETS)
-                    .max_encoding_message_size(MAX_ANSWER_OCTETS),
-            )
-            .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_REQUEST_OCTETS));
+            .timeout(Duration::from_millis(core.config.request_timeout_ms))
+            .layer(gate);
         tracing::info!(%address, "gRPC is served");
-        let serving = router.serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
+        let serving =
+            server.add_routes(routes).serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
         tokio::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
-            () = ending.cancelled() => tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
-                tracing::warn!("connections are still open and are cut off");
-                Ok(())
-            }),
+            () = shutdown.cancelled() => {
+                ending.cancel();
+                tokio::time::timeout(GRACE, serving).await.unwrap_or_else(|_| {
+                    tracing::warn!("connections are still open and are cut off");
+                    Ok(())
+                })
+            }
         };
         served.map_err(|source| ControlError::Grpc { doing: "serving", source })
     }

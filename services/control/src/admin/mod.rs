@@ -75,6 +75,8 @@ pub(crate) struct Parts {
     pub config: Arc<ControlConfig>,
     /// What is counted.
     pub metrics: Metrics,
+    /// One permit for each watch.
+    pub watchers: Arc<Semaphore>,
     /// Ends streams.
     pub shutdown: CancellationToken,
 }
@@ -85,10 +87,11 @@ const MAX_MANY: usize = 4;
 impl AdminApi {
     /// The service, made of `parts`.
     pub fn new(parts: Parts) -> Self {
-        let Parts { view, tails, registry, bus, admission, evidence, event_rate, config, metrics, shutdown } = parts;
+        let Parts { view, tails, registry, bus, admission, evidence, event_rate, config, metrics, watchers, shutdown } =
+            parts;
         Self {
             form: Arc::new(config.account_form()),
-            watchers: Arc::new(Semaphore::new(config.max_watchers)),
+            watchers,
             many: Arc::new(Semaphore::new(MAX_MANY)),
             view,
             tails,

@@ -265,6 +265,44 @@ async fn certificates_and_tokens_change_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_with_its_credential() {
+    let control = Secured::start().await;
+    let watch = async |identity: Option<&tidegate_access::Issued>, token: Option<&str>| {
+        let channel = control.connect(identity).await.unwrap();
+        let mut request = tonic::Request::new(v1::WatchAccountsRequest::default());
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let mut admin = v1::admin_service_client::AdminServiceClient::new(channel);
+        let mut watch = admin.watch_accounts(request).await.unwrap().into_inner();
+        soon(watch.message()).await.unwrap().unwrap();
+        watch
+    };
+    let ends = async |mut watch: Streaming<v1::WatchAccountsResponse>| {
+        assert_eq!(soon(watch.message()).await.unwrap_err().code(), Code::Unauthenticated);
+    };
+    let (id, token) = control.token(Role::Viewer);
+    let (_, short) = control.token_since(Role::Viewer, now_ms() - DAY_MS + 8_000);
+    control.settle().await;
+    let jo = control.user_certificate("jo");
+    let by_certificate = watch(Some(&jo), None).await;
+    let by_token = watch(None, Some(&token)).await;
+    let until_it_expires = watch(None, Some(&short)).await;
+    let mut kept = watch(Some(&control.user_certificate("mo")), None).await;
+    TokenFile::revoke(&control.path("tokens.toml"), &id, now_ms()).unwrap();
+    ends(by_token).await;
+    // Who has another role now has to call again with it.
+    let people = std::fs::read_to_string(control.path("people.toml")).unwrap();
+    std::fs::write(control.path("people.toml"), people.replace("'admin'", "'viewer'")).unwrap();
+    ends(by_certificate).await;
+    ends(until_it_expires).await;
+    until("their places are free", || async { control.metric("tidegate_control_watchers") <= 1.0 }).await;
+    let state = crate::harness::locked("a@example.org", 1);
+    crate::harness::put(&*control.bus, vec![state]).await;
+    soon(kept.message()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn who_guesses_is_slowed_and_others_are_not() {
     let bounds = FailureBounds { max: 5, block_ms: 600_000, max_block_ms: 600_000, ..FailureBounds::default() };
     let control = Secured::start_with(None, bounds).await;
