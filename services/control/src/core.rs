@@ -41,9 +41,10 @@ pub(crate) struct Core {
     pub view: Arc<View>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Tells who calls.
+    pub access: Arc<Access>,
     /// Ends everything.
     pub ending: CancellationToken,
-    access: Arc<Access>,
     bus: Arc<dyn Bus>,
     tails: Arc<Tails>,
     registry: Arc<EdgeRegistry>,
@@ -133,11 +134,8 @@ impl Core {
             metrics: self.metrics.clone(),
             shutdown: self.ending.clone(),
         };
-        let events = EventApi {
-            bus: Arc::clone(&self.bus),
-            admission: self.admission.clone(),
-            metrics: self.metrics.clone(),
-        };
+        let events =
+            EventApi { bus: Arc::clone(&self.bus), admission: self.admission.clone(), metrics: self.metrics.clone() };
         Routes::default()
             .add_service(
                 AdminServiceServer::new(admin)

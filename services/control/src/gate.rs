@@ -2,11 +2,13 @@
 //!
 //! Health is for everybody: load balancers ask for it. Everything else needs a credential, also what does not exist, so
 //! that a stranger does not learn even that. What the caller may do is the services' own matter ([`crate::admission`]).
+//! An answer that goes on, a watch, ends when the credential does.
 
 use crate::audit::Audit;
 use crate::clock::now_ms;
 use crate::listener::{HandshakeFailed, Peer};
 use crate::metrics::Metrics;
+use crate::standing::HeldBody;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use prost::Message as _;
@@ -16,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tidegate_access::{Access, ForwardedPeer, Refusal};
+use tidegate_access::{Access, ForwardedPeer, Principal, Refusal};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -26,6 +28,7 @@ use tower::{Layer, Service};
 
 /// gRPC's own health service.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+const EDGES: &str = "/tidegate.v1.EdgeService/";
 /// Longest method of a stranger's that stands in the audit, in octets.
 const MAX_METHOD_OCTETS: usize = 200;
 /// Failed handshakes that stand in the audit, at most so many in so long: a port scanner makes thousands.
@@ -43,7 +46,7 @@ pub(crate) struct Gate {
     pub audit: Audit,
 }
 
-/// Services behind the gate. A request that gets to them has a [`tidegate_access::Principal`] among its extensions,
+/// Services behind the gate. A request that gets to them has a [`Principal`] among its extensions,
 /// beside the connection's [`Peer`].
 #[derive(Clone)]
 pub struct Gated<S> {
@@ -81,19 +84,28 @@ where
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         let gate = self.gate.clone();
         Box::pin(async move {
-            if !request.uri().path().starts_with(HEALTH)
-                && let Err(status) = gate.pass(&mut request).await
-            {
-                return Ok(status.into_http());
+            let path = request.uri().path();
+            if path.starts_with(HEALTH) {
+                return inner.call(request).await;
             }
-            inner.call(request).await
+            // Edges' streams look after themselves, and count why they end.
+            let is_edge = path.starts_with(EDGES);
+            let principal = match gate.pass(&mut request).await {
+                Ok(principal) => principal,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let answer = inner.call(request).await?;
+            if is_edge || gate.access.is_off() {
+                return Ok(answer);
+            }
+            Ok(answer.map(|body| Body::new(HeldBody::new(body, gate.access, principal))))
         })
     }
 }
 
 impl Gate {
     /// Finds out who calls, and tells the services.
-    async fn pass(&self, request: &mut Request<Body>) -> Result<(), Status> {
+    async fn pass(&self, request: &mut Request<Body>) -> Result<Principal, Status> {
         let connected = request.extensions().get::<Peer>().cloned();
         // Only a part of this process can put that there.
         let forwarded = request.extensions().get::<ForwardedPeer>();
@@ -111,8 +123,8 @@ impl Gate {
         };
         match identified {
             Ok(principal) => {
-                request.extensions_mut().insert(principal);
-                Ok(())
+                request.extensions_mut().insert(principal.clone());
+                Ok(principal)
             }
             Err(refusal) => {
                 self.tell(request.uri().path(), &peer, &refusal).await;
@@ -121,7 +133,7 @@ impl Gate {
         }
     }
 
-    async fn identify(&self, peer: &Peer, authorization: Option<&str>) -> Result<tidegate_access::Principal, Refusal> {
+    async fn identify(&self, peer: &Peer, authorization: Option<&str>) -> Result<Principal, Refusal> {
         let address = peer.address.ip();
         self.access.identify(address, peer.certificates.as_deref(), authorization, now_ms()).await
     }

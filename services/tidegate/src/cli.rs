@@ -52,6 +52,12 @@ enum Command {
     /// Tell who you are to control, and what you may do
     #[command(name = "whoami", after_help = "Example:\n  tidegate whoami")]
     WhoAmI(admin::overview::WhoAmIArgs),
+    /// Make, list and revoke tokens, on the machine where control runs
+    #[command(subcommand)]
+    Token(admin::token::TokenCommand),
+    /// Make certificates for servers, edges and users, with an authority of your own
+    #[command(subcommand)]
+    Certificate(admin::certificate::CertificateCommand),
     /// Measure it on this machine
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell
@@ -83,6 +89,8 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Rules(admin::rules::RulesCommand::Check(args)) => Ok(admin::rules::check(&args)),
+        Command::Token(command) => admin::token::run(command),
+        Command::Certificate(command) => admin::certificate::run(command),
         other => runtime().and_then(|runtime| {
             let result = runtime.block_on(run_async(other));
             // A call into a library that never returns must not keep the process from ending.
@@ -111,7 +119,7 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Overview(args) => admin::overview::overview(args).await,
         Command::WhoAmI(args) => admin::overview::who_am_i(args).await,
         // Done without a runtime.
-        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Completion { .. } | Command::Token(_) | Command::Certificate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod actions;
+mod credentials;
 mod edges;
 mod events;
 mod harness;
+mod jwts;
 mod lists;
+mod secured;
 mod service;
 mod watches;
