@@ -24,6 +24,6 @@ pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats,
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
 pub use files::{Source, parse_files};
 pub use problem::{Position, Problem};
-pub use rules::{DEFAULT_RULES, Mode, RuleInfo, Rules};
+pub use rules::{DEFAULT_RULES, Limits, Mode, RuleInfo, RuleSettings, Rules};
 pub use statistics::{AggregateState, DEFAULT_STATISTICS, StatisticInfo, Statistics};
 pub use window::{WINDOWS, Window};

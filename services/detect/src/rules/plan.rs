@@ -70,7 +70,7 @@ impl RulesPlan {
         planner: &Planner,
         statistics: &Statistics,
         infos: &[RuleInfo],
-        all: &[Predicate],
+        all: &[&Predicate],
     ) -> Result<Self> {
         let enabled: Vec<usize> = (0..infos.len()).filter(|index| infos[*index].enabled).collect();
         let named: BTreeSet<String> = enabled.iter().flat_map(|index| all[*index].names()).collect();
@@ -79,12 +79,12 @@ impl RulesPlan {
         let mut fields: Vec<Field> = numbers.iter().map(|column| field(statistics, *column)).collect();
         fields.extend(account.iter().map(|index| Field::new(ACCOUNT_COLUMNS[*index], DataType::Utf8, true)));
         let first = DFSchema::try_from(Schema::new(fields))?;
-        let rules = enabled.iter().map(|index| compile(planner, statistics, *index, &all[*index], &first));
+        let rules = enabled.iter().map(|index| compile(planner, statistics, *index, all[*index], &first));
         let rules = rules.collect::<Result<Vec<CompiledRule>>>()?;
         let mut gates = Gates::new(first.fields().len());
         for rule in &rules {
             let columns = rule.second.as_ref().map_or(first.inner(), |second| &second.schema);
-            gates.add_rule(statistics, &all[rule.index], columns);
+            gates.add_rule(statistics, all[rule.index], columns);
         }
         Ok(Self {
             rules,

@@ -7,4 +7,5 @@ mod engine;
 mod gates;
 mod image;
 mod problems;
+mod variants;
 mod windows;
