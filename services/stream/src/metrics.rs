@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub commit_seconds: Histogram,
     pub commit_failures: Counter,
     pub rule_reloads: Family<ResultLabel, Counter>,
+    pub settings: Family<ResultLabel, Counter>,
+    pub settings_in_force: Gauge,
     accounts: Family<PartitionLabel, Gauge>,
     panes: Family<PartitionLabel, Gauge>,
     window_bytes: Family<PartitionLabel, Gauge>,
@@ -65,6 +67,8 @@ impl Metrics {
             commit_seconds: Histogram::new(buckets()),
             commit_failures: Counter::default(),
             rule_reloads: Family::default(),
+            settings: Family::default(),
+            settings_in_force: Gauge::default(),
             accounts: Family::default(),
             panes: Family::default(),
             window_bytes: Family::default(),
@@ -117,6 +121,12 @@ impl Metrics {
             metrics.lanes.clone(),
         );
         registry.register("lag_records", "Events in the log that are not read yet", metrics.lag.clone());
+        registry.register("settings", "Records of settings, by what became of them", metrics.settings.clone());
+        registry.register(
+            "settings_in_force",
+            "Settings that administrators made; there is room for 10000",
+            metrics.settings_in_force.clone(),
+        );
         registry.register("damaged_records", "Records that the log could not give back", metrics.damaged.clone());
         metrics
     }

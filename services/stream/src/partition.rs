@@ -2,8 +2,10 @@
 
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::observations::{Observation, Observations};
+use crate::settings::DomainExemptions;
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use tidegate_bus::{Record, partition_of};
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
 use tidegate_domain::{
@@ -27,6 +29,8 @@ pub struct Partition {
     states: HashMap<Account, AccountState>,
     /// Accounts whose lock ends by itself, by its end.
     ends: BTreeSet<(i64, Account)>,
+    /// Domains that rules pass by.
+    exemptions: Arc<DomainExemptions>,
     observations: Observations,
     /// Highest sequence seen for each node and lane.
     lanes: HashMap<(String, Lane), u64>,
@@ -107,6 +111,7 @@ impl Partition {
             builder: EventBatchBuilder::new(),
             states: HashMap::new(),
             ends: BTreeSet::new(),
+            exemptions: Arc::default(),
             observations: Observations::default(),
             lanes: HashMap::new(),
             decided_to,
@@ -213,9 +218,16 @@ impl Partition {
             return Ok(output);
         }
         let batch = self.builder.finish().map_err(|source| PartitionError::Batch { partition: self.number, source })?;
-        let found =
-            self.engine.process(&batch).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
+        let states = &self.states;
+        let probation_until_ms = |account: &Account| states.get(account)?.probation_until_ms;
+        let found = self
+            .engine
+            .process_with(&batch, probation_until_ms)
+            .map_err(|source| PartitionError::Engine { partition: self.number, source })?;
         for AccountMatches { account, event_offset, at_ms, matches } in found {
+            let is_exempt = |found: &Match| self.exemptions.cover(&account, &found.rule.name, at_ms);
+            let (exempt, matches): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(is_exempt);
+            output.observed.extend(exempt.into_iter().map(|found| found.rule));
             let state = self.states.get(&account);
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
             let counting = matches.iter().filter(|found| !is_exempt(found));
@@ -267,6 +279,11 @@ impl Partition {
     /// When they were compiled for other statistics.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), PartitionError> {
         self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })
+    }
+
+    /// Puts other exemptions of domains in force.
+    pub fn set_exemptions(&mut self, exemptions: Arc<DomainExemptions>) {
+        self.exemptions = exemptions;
     }
 
     /// The windows and rules.

@@ -5,6 +5,7 @@ use crate::take_over::{Owned, TakeOver};
 use crate::worker::{PART, Worker, chain};
 use futures::future::join_all;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 
 /// The longest window, and an hour for edges that were cut off.
@@ -77,9 +78,10 @@ impl Worker {
         match owned {
             Ok(mut owned) if is_wanted => {
                 // They may have changed meanwhile.
-                owned.core.set_rules(self.rules.clone())?;
+                owned.core.set_rules(self.in_force.rules.clone())?;
+                owned.core.set_exemptions(Arc::clone(&self.in_force.exemptions));
                 self.partitions.insert(number, owned);
-                self.announce(&[]).await;
+                self.announce().await;
                 self.report_readiness();
             }
             Ok(_) => {}
@@ -123,7 +125,8 @@ impl Worker {
             bus: self.bus.clone(),
             config: self.config.clone(),
             statistics: self.files.statistics().clone(),
-            rules: self.rules.clone(),
+            rules: self.in_force.rules.clone(),
+            exemptions: Arc::clone(&self.in_force.exemptions),
             metrics: self.metrics.clone(),
             checkpoints: self.checkpoints.clone(),
             since_ms: (self.clock)().saturating_sub(REBUILD_MS),

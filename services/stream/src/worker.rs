@@ -5,11 +5,13 @@ use crate::checkpoint::Checkpoints;
 use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
 use crate::due::Due;
-use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
+use crate::in_force::{InForce, Made, Making};
+use crate::metrics::{Metrics, PartitionLabel};
 use crate::observations::Observation;
 use crate::partition::Output;
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
+use crate::settings::{Settings, SettingsFeed};
 use crate::sharing::{Taken, TakingOver};
 use crate::take_over::Owned;
 use bytes::Bytes;
@@ -24,7 +26,8 @@ use tidegate_proto::state_to_proto;
 use tidegate_runtime::Health;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
-use tokio::task::JoinError;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 /// How long a passing fault of the log is waited out, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -37,8 +40,14 @@ pub(crate) struct Worker {
     pub bus: Arc<dyn Bus>,
     pub config: StreamConfig,
     pub files: RuleFiles,
-    pub rules: Rules,
-    pub rules_since_ms: i64,
+    /// The rules as their file has them.
+    pub file_rules: Rules,
+    /// What administrators have set.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Reads it until the worker runs.
+    pub settings_feed: Option<SettingsFeed>,
+    pub in_force: InForce,
+    pub making: Making,
     pub metrics: Metrics,
     /// Where windows are written down; none: nowhere.
     pub checkpoints: Option<Checkpoints>,
@@ -55,7 +64,12 @@ pub(crate) struct Worker {
 impl Worker {
     /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
+        let mut feed = JoinSet::new();
+        if let Some(settings) = self.settings_feed.take() {
+            feed.spawn(settings.follow());
+        }
         let result = self.work(&shutdown).await;
+        feed.abort_all();
         for number in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.let_go(number).await;
         }
@@ -63,7 +77,7 @@ impl Worker {
     }
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), StreamError> {
-        self.announce(&[]).await;
+        self.announce().await;
         let mut membership = self.membership.take();
         let mut reader: Option<Box<dyn Reader>> = None;
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -89,6 +103,8 @@ impl Worker {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 wanted = assignment(&mut membership) => Next::Wanted(wanted),
+                made = self.making.next() => Next::Made(made),
+                Ok(()) = self.settings.changed() => Next::Settings,
                 taken = self.taking_over.next() => Next::Taken(Box::new(taken)),
                 batch = read(&mut reader, patience) => Next::Batch(batch),
             };
@@ -102,6 +118,8 @@ impl Worker {
                         reader = None;
                     }
                 }
+                Next::Made(made) => self.made(made).await?,
+                Next::Settings => self.make_anew(),
                 Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
                 Next::Batch(Ok(batch)) => {
                     backoff.reset();
@@ -243,7 +261,7 @@ impl Worker {
         }
         changed |= self.tick(now, due.tick.is_due(now), shutdown).await?;
         if due.reload.is_due(now) {
-            self.reload().await?;
+            self.reload().await;
         }
         if due.measure.is_due(now) {
             for (&partition, owned) in &self.partitions {
@@ -288,44 +306,9 @@ impl Worker {
         if is_collecting { COPY_INTERVAL } else { Duration::from_millis(self.config.commit_interval_ms) }
     }
 
-    async fn reload(&mut self) -> Result<(), StreamError> {
-        match self.files.poll() {
-            Ok(None) => {}
-            Ok(Some(rules)) => {
-                tracing::info!(
-                    version = rules.version(),
-                    mode = rules.mode().as_str(),
-                    rules = rules.list().len(),
-                    "the rules file changed; its rules are in force"
-                );
-                for owned in self.partitions.values_mut() {
-                    owned.core.set_rules(rules.clone())?;
-                }
-                self.rules = rules;
-                self.rules_since_ms = (self.clock)();
-                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "taken" }).inc();
-                self.announce(&[]).await;
-            }
-            Err(error) => {
-                let problems = error.lines();
-                for problem in problems {
-                    tracing::error!(%problem, "the rules file has a problem");
-                }
-                tracing::error!(version = self.rules.version(), "the rules in force stay");
-                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
-                self.announce(problems).await;
-            }
-        }
-        Ok(())
-    }
-
     /// Tells on the topic `rules` what is in force here. Not being able to tell stops nothing.
-    pub async fn announce(&self, problems: &[String]) {
-        let messages = self
-            .partitions
-            .keys()
-            .map(|&partition| rule_set_message(partition, &self.rules, self.rules_since_ms, problems))
-            .collect();
+    pub async fn announce(&self) {
+        let messages = self.partitions.keys().map(|&partition| rule_set_message(partition, &self.in_force)).collect();
         if let Err(error) = self.bus.append(Topic::Rules, messages).await {
             tracing::warn!(error = %chain(&error), "could not tell which rules are in force");
         }
@@ -347,6 +330,8 @@ impl Worker {
 enum Next {
     Wanted(Result<BTreeSet<u32>, BusError>),
     Taken(Box<Result<Taken, JoinError>>),
+    Made(Result<Made, JoinError>),
+    Settings,
     Batch(Result<Batch, BusError>),
 }
 

@@ -50,7 +50,7 @@ fn event(octets: &[u8]) -> Outcome {
 }
 
 /// Without what is different for each input, e.g. the text of a wrong account.
-fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
+pub(crate) fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
     use tidegate_proto::DecodeError as E;
     assert!(!error.to_line().is_empty());
     outcome(match error {

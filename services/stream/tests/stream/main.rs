@@ -5,3 +5,5 @@ mod checkpoints;
 mod lab;
 mod lives;
 mod partition;
+mod running;
+mod settings;
