@@ -14,6 +14,7 @@ mod metrics;
 mod observations;
 mod partition;
 mod rule_files;
+mod senders;
 mod service;
 mod settings;
 mod sharing;

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     window_bytes: Family<PartitionLabel, Gauge>,
     evicted: Family<PartitionLabel, Gauge>,
     lanes: Family<PartitionLabel, Gauge>,
+    senders_forgotten: Family<PartitionLabel, Gauge>,
     pub lag: Family<PartitionLabel, Gauge>,
     pub owned: Gauge,
     pub damaged: Counter,
@@ -74,6 +75,7 @@ impl Metrics {
             window_bytes: Family::default(),
             evicted: Family::default(),
             lanes: Family::default(),
+            senders_forgotten: Family::default(),
             lag: Family::default(),
             owned: Gauge::default(),
             damaged: Counter::default(),
@@ -120,6 +122,11 @@ impl Metrics {
             "Lanes (two for each node) whose repeats are recognised; there is room for 100000",
             metrics.lanes.clone(),
         );
+        registry.register(
+            "senders_forgotten",
+            "Accounts whose client addresses were forgotten because there were too many",
+            metrics.senders_forgotten.clone(),
+        );
         registry.register("lag_records", "Events in the log that are not read yet", metrics.lag.clone());
         registry.register("settings", "Records of settings, by what became of them", metrics.settings.clone());
         registry.register(
@@ -157,7 +164,16 @@ impl Metrics {
     /// A partition went to another worker.
     pub fn forget(&self, partition: u32) {
         let label = PartitionLabel { partition };
-        for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lanes, &self.lag] {
+        let of_partitions = [
+            &self.accounts,
+            &self.panes,
+            &self.window_bytes,
+            &self.evicted,
+            &self.lanes,
+            &self.senders_forgotten,
+            &self.lag,
+        ];
+        for gauges in of_partitions {
             gauges.remove(&label);
         }
         self.checkpoints.forget(partition);
@@ -167,6 +183,7 @@ impl Metrics {
         let label = PartitionLabel { partition };
         let stats = core.engine().stats();
         self.lanes.get_or_create(&label).set(gauge(core.lanes()));
+        self.senders_forgotten.get_or_create(&label).set(core.forgotten_senders().cast_signed());
         self.accounts.get_or_create(&label).set(gauge(stats.accounts));
         self.panes.get_or_create(&label).set(gauge(stats.panes));
         self.window_bytes.get_or_create(&label).set(gauge(stats.octets));

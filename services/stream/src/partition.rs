@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::observations::{Observation, Observations};
+use crate::senders::Senders;
 use crate::settings::DomainExemptions;
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -32,6 +33,7 @@ pub struct Partition {
     /// Domains that rules pass by.
     exemptions: Arc<DomainExemptions>,
     observations: Observations,
+    senders: Senders,
     /// Highest sequence seen for each node and lane.
     lanes: HashMap<(String, Lane), u64>,
     /// Events before this were decided upon in an earlier life.
@@ -113,6 +115,7 @@ impl Partition {
             ends: BTreeSet::new(),
             exemptions: Arc::default(),
             observations: Observations::default(),
+            senders: Senders::default(),
             lanes: HashMap::new(),
             decided_to,
             events_read_to: None,
@@ -232,12 +235,10 @@ impl Partition {
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
             let counting = matches.iter().filter(|found| !is_exempt(found));
             output.told.extend(self.observations.take_due(&account, at_ms, counting));
-            self.apply(
-                &account,
-                Input::Matches { event_offset, at_ms, matches, sightings: Sightings::default() },
-                &mut output,
-            );
+            let sightings = self.sightings(&account, &matches);
+            self.apply(&account, Input::Matches { event_offset, at_ms, matches, sightings }, &mut output);
         }
+        self.senders.end_batch();
         Ok(output)
     }
 
@@ -296,6 +297,20 @@ impl Partition {
         self.lanes.len()
     }
 
+    /// How many accounts' client addresses were forgotten because there were too many.
+    pub fn forgotten_senders(&self) -> u64 {
+        self.senders.forgotten()
+    }
+
+    /// What a lock that these matches may ask for tells besides.
+    fn sightings(&self, account: &Account, matches: &[Match]) -> Sightings {
+        let refuses = |found: &Match| matches!(found.action, Action::Throttle { .. } | Action::Lock { .. });
+        if !matches.iter().any(refuses) {
+            return Sightings::default();
+        }
+        Sightings { clients: self.senders.clients(account), subjects: self.senders.subjects(account) }
+    }
+
     /// The state of an account, if anything was ever decided about it.
     pub fn state(&self, account: &str) -> Option<&AccountState> {
         self.states.get(account)
@@ -336,6 +351,7 @@ impl Partition {
         }
         let decides = record.offset >= self.decided_to;
         *(if decides { &mut counts.events } else { &mut counts.rebuilt }) += 1;
+        self.senders.note(&event.account, at_ms, submission);
         self.builder.push(&event.account, record.offset, at_ms, submission, decides);
     }
 
@@ -366,7 +382,10 @@ impl Partition {
                 // Of several changes by one input the last names what it came to.
                 Effect::Changed(change) => changed = Some(change),
                 Effect::Observed(rule) => output.observed.push(rule),
-                Effect::ForgetWindows => self.engine.forget(account),
+                Effect::ForgetWindows => {
+                    self.engine.forget(account);
+                    self.senders.forget(account);
+                }
             }
         }
         if let Some(change) = changed {

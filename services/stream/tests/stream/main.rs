@@ -7,3 +7,4 @@ mod lives;
 mod partition;
 mod running;
 mod settings;
+mod sightings;
