@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// Puts in force what was made.
-    pub async fn made(&mut self, made: Result<Made, JoinError>) -> Result<(), StreamError> {
+    pub fn made(&mut self, made: Result<Made, JoinError>) -> Result<(), StreamError> {
         let Made { rules, exemptions, problems } = made.map_err(StreamError::Thread)?;
         if rules.version() != self.in_force.rules.version() {
             let (version, mode, count) = (rules.version(), rules.mode().as_str(), rules.list().len());
@@ -100,7 +100,7 @@ impl Worker {
         self.in_force.exemptions = Arc::new(exemptions);
         self.in_force.setting_problems = problems;
         self.put_in_force()?;
-        self.announce().await;
+        self.announce();
         if self.making.is_stale {
             self.make_anew();
         }
@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// Looks whether the rules file changed.
-    pub async fn reload(&mut self) {
+    pub fn reload(&mut self) {
         match self.files.poll() {
             Ok(None) => {}
             Ok(Some(rules)) => {
@@ -138,7 +138,7 @@ impl Worker {
                 tracing::error!(version = self.in_force.rules.version(), "the rules in force stay");
                 self.in_force.file_problems = error.lines().to_vec();
                 self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
-                self.announce().await;
+                self.announce();
             }
         }
     }

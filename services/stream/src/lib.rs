@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activity;
 mod announce;
 pub mod checkpoint;
 mod checkpointing;

@@ -1,5 +1,6 @@
 //! The core of one partition, sans-IO: records in, states to publish out.
 
+use crate::activity::Activity;
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::observations::{Observation, Observations};
 use crate::senders::Senders;
@@ -34,6 +35,8 @@ pub struct Partition {
     exemptions: Arc<DomainExemptions>,
     observations: Observations,
     senders: Senders,
+    /// What the rules did lately.
+    pub(crate) activity: Activity,
     /// Highest sequence seen for each node and lane.
     lanes: HashMap<(String, Lane), u64>,
     /// Events before this were decided upon in an earlier life.
@@ -106,6 +109,8 @@ pub enum PartitionError {
 impl Partition {
     /// A partition of which nothing was read yet. Events before `decided_to` will only fill windows.
     pub fn new(number: u32, engine: Engine, decided_to: u64) -> Self {
+        let mut activity = Activity::default();
+        activity.follow(engine.rules());
         Self {
             number,
             partitions: 1,
@@ -116,6 +121,7 @@ impl Partition {
             exemptions: Arc::default(),
             observations: Observations::default(),
             senders: Senders::default(),
+            activity,
             lanes: HashMap::new(),
             decided_to,
             events_read_to: None,
@@ -229,10 +235,16 @@ impl Partition {
             .map_err(|source| PartitionError::Engine { partition: self.number, source })?;
         for AccountMatches { account, event_offset, at_ms, matches } in found {
             let is_exempt = |found: &Match| self.exemptions.cover(&account, &found.rule.name, at_ms);
-            let (exempt, matches): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(is_exempt);
-            output.observed.extend(exempt.into_iter().map(|found| found.rule));
+            let (passed_by, matches): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(is_exempt);
             let state = self.states.get(&account);
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
+            for found in &passed_by {
+                self.activity.note(&account, at_ms, found, true);
+            }
+            for found in &matches {
+                self.activity.note(&account, at_ms, found, is_exempt(found));
+            }
+            output.observed.extend(passed_by.into_iter().map(|found| found.rule));
             let counting = matches.iter().filter(|found| !is_exempt(found));
             output.told.extend(self.observations.take_due(&account, at_ms, counting));
             let sightings = self.sightings(&account, &matches);
@@ -279,7 +291,9 @@ impl Partition {
     /// # Errors
     /// When they were compiled for other statistics.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), PartitionError> {
-        self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })
+        self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
+        self.activity.follow(self.engine.rules());
+        Ok(())
     }
 
     /// Puts other exemptions of domains in force.

@@ -1,5 +1,6 @@
 //! The stream service: start and run.
 
+use crate::announce::Announcer;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::StreamConfig;
 use crate::in_force::{InForce, Made, Making};
@@ -161,6 +162,7 @@ impl Service {
             membership,
             in_force: InForce::new(made, clock()),
             making: Making::default(),
+            announcer: Announcer::new(bus.clone()),
             settings,
             settings_feed: Some(feed),
             metrics,

@@ -71,7 +71,7 @@ impl Worker {
     }
 
     /// A partition was taken over, or cannot be had now: then it is tried again. Gives whether it is owned.
-    pub async fn taken_over(&mut self, taken: Result<Taken, JoinError>) -> Result<bool, StreamError> {
+    pub fn taken_over(&mut self, taken: Result<Taken, JoinError>) -> Result<bool, StreamError> {
         let (number, owned) = taken.map_err(StreamError::Thread)?;
         self.taking_over.numbers.remove(&number);
         let is_wanted = self.wanted.contains(&number);
@@ -81,7 +81,7 @@ impl Worker {
                 owned.core.set_rules(self.in_force.rules.clone())?;
                 owned.core.set_exemptions(Arc::clone(&self.in_force.exemptions));
                 self.partitions.insert(number, owned);
-                self.announce().await;
+                self.announce();
                 self.report_readiness();
             }
             Ok(_) => {}
@@ -104,6 +104,7 @@ impl Worker {
             self.metrics.commit_failures.inc();
         }
         self.metrics.forget(number);
+        self.announcer.forget(number);
     }
 
     /// Tells the operator what is not here yet.

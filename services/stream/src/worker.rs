@@ -1,6 +1,6 @@
 //! The loop around the partitions: read, apply, commit states and positions together.
 
-use crate::announce::rule_set_message;
+use crate::announce::Announcer;
 use crate::checkpoint::Checkpoints;
 use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
@@ -48,6 +48,7 @@ pub(crate) struct Worker {
     pub settings_feed: Option<SettingsFeed>,
     pub in_force: InForce,
     pub making: Making,
+    pub announcer: Announcer,
     pub metrics: Metrics,
     /// Where windows are written down; none: nowhere.
     pub checkpoints: Option<Checkpoints>,
@@ -64,12 +65,13 @@ pub(crate) struct Worker {
 impl Worker {
     /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
-        let mut feed = JoinSet::new();
+        let mut beside = JoinSet::new();
+        beside.spawn(self.announcer.clone().run());
         if let Some(settings) = self.settings_feed.take() {
-            feed.spawn(settings.follow());
+            beside.spawn(settings.follow());
         }
         let result = self.work(&shutdown).await;
-        feed.abort_all();
+        beside.abort_all();
         for number in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.let_go(number).await;
         }
@@ -77,7 +79,7 @@ impl Worker {
     }
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), StreamError> {
-        self.announce().await;
+        self.announce();
         let mut membership = self.membership.take();
         let mut reader: Option<Box<dyn Reader>> = None;
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -114,11 +116,11 @@ impl Worker {
                     reader = None;
                 }
                 Next::Taken(taken) => {
-                    if self.taken_over(*taken).await? {
+                    if self.taken_over(*taken)? {
                         reader = None;
                     }
                 }
-                Next::Made(made) => self.made(made).await?,
+                Next::Made(made) => self.made(made)?,
                 Next::Settings => self.make_anew(),
                 Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
                 Next::Batch(Ok(batch)) => {
@@ -234,6 +236,7 @@ impl Worker {
                     tracing::warn!(partition = number, "another worker owns the partition now");
                     self.partitions.remove(&number);
                     self.metrics.forget(number);
+                    self.announcer.forget(number);
                     return Ok(false);
                 }
                 Err(error) => {
@@ -261,7 +264,14 @@ impl Worker {
         }
         changed |= self.tick(now, due.tick.is_due(now), shutdown).await?;
         if due.reload.is_due(now) {
-            self.reload().await;
+            self.reload();
+        }
+        if due.announce.is_due(now) {
+            for (&partition, owned) in &mut self.partitions {
+                if owned.core.activity.take_changed() {
+                    self.announcer.tell(partition, &self.in_force, &owned.core.activity);
+                }
+            }
         }
         if due.measure.is_due(now) {
             for (&partition, owned) in &self.partitions {
@@ -306,11 +316,11 @@ impl Worker {
         if is_collecting { COPY_INTERVAL } else { Duration::from_millis(self.config.commit_interval_ms) }
     }
 
-    /// Tells on the topic `rules` what is in force here. Not being able to tell stops nothing.
-    pub async fn announce(&self) {
-        let messages = self.partitions.keys().map(|&partition| rule_set_message(partition, &self.in_force)).collect();
-        if let Err(error) = self.bus.append(Topic::Rules, messages).await {
-            tracing::warn!(error = %chain(&error), "could not tell which rules are in force");
+    /// Tells on the topic `rules` what is in force here.
+    pub fn announce(&mut self) {
+        for (&partition, owned) in &mut self.partitions {
+            owned.core.activity.take_changed();
+            self.announcer.tell(partition, &self.in_force, &owned.core.activity);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The core of a partition, and its checkpoints, through the crate's public interface.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod announcements;
 mod checkpoints;
 mod lab;
 mod lives;
