@@ -20,7 +20,10 @@ mod varint;
 mod window;
 
 pub use datafusion::DATAFUSION_VERSION;
-pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats, LoadError, Loaded, Taken};
+pub use engine::{
+    AccountMatches, Engine, EngineError, EngineLimits, EngineStats, Inspection, LimitInForce, LoadError, Loaded,
+    Series, Taken,
+};
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
 pub use files::{Source, parse_files};
 pub use problem::{Position, Problem};

@@ -143,9 +143,7 @@ fn truths(holds: &BooleanArray) -> Vec<usize> {
 /// The match of a rule, unless it is limited to other domains.
 fn matched(rules: &Rules, rule: &CompiledRule, account: &Account, columns: &RecordBatch, row: usize) -> Option<Match> {
     let info = &rules.list()[rule.index];
-    let concerns = info.domains.is_empty()
-        || account.domain().is_some_and(|domain| info.domains.iter().any(|allowed| allowed == domain));
-    if !concerns {
+    if !info.concerns(account) {
         return None;
     }
     let evidence = rule.evidence.iter().map(|(name, place)| {

@@ -3,6 +3,7 @@
 mod bands;
 mod changes;
 mod image;
+mod inspect;
 mod judge;
 mod judges;
 mod read;
@@ -11,6 +12,7 @@ mod store;
 mod update;
 
 pub use image::{LoadError, Loaded, Taken};
+pub use inspect::{Inspection, LimitInForce, Series};
 pub(crate) use read::ReadPlan;
 
 use crate::event::EventBatch;

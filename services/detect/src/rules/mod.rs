@@ -10,7 +10,7 @@ mod variants;
 
 pub(crate) use gate::{Counter, Gates, Room};
 pub use overrides::Limits;
-pub(crate) use plan::{AccountColumn, CompiledRule, RulesPlan, SecondStep, StepPlan};
+pub(crate) use plan::{AccountColumn, Comparison, CompiledRule, RulesPlan, SecondStep, StepPlan};
 pub use variants::RuleSettings;
 pub(crate) use variants::{Variant, Variants};
 
@@ -19,7 +19,7 @@ use crate::sql::plan::{Planner, reason};
 use crate::statistics::Statistics;
 use predicate::Columns;
 use std::sync::Arc;
-use tidegate_domain::{Action, QueuedMail};
+use tidegate_domain::{Account, Action, QueuedMail};
 use twox_hash::XxHash64;
 use variants::{Definition, Maker, Source, Trouble};
 
@@ -70,6 +70,14 @@ pub struct RuleInfo {
     pub switched_off: bool,
     /// The account domains that it is limited to; empty means all.
     pub domains: Vec<String>,
+}
+
+impl RuleInfo {
+    /// Whether the rule concerns an account: it is limited to no domains, or to its.
+    pub(crate) fn concerns(&self, account: &Account) -> bool {
+        self.domains.is_empty()
+            || account.domain().is_some_and(|domain| self.domains.iter().any(|allowed| allowed == domain))
+    }
 }
 
 impl Mode {
