@@ -11,6 +11,7 @@ mod checkpointing;
 mod config;
 mod due;
 mod in_force;
+mod inspections;
 mod metrics;
 mod observations;
 mod partition;
@@ -23,6 +24,7 @@ mod take_over;
 mod worker;
 
 pub use config::StreamConfig;
+pub use inspections::InspectionRequest;
 pub use observations::Observation;
 pub use partition::{Counts, Output, Partition, PartitionError};
 pub use rule_files::{RuleFileError, RuleFiles};

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     pub rule_reloads: Family<ResultLabel, Counter>,
     pub settings: Family<ResultLabel, Counter>,
     pub settings_in_force: Gauge,
+    pub inspections: Family<ResultLabel, Counter>,
     accounts: Family<PartitionLabel, Gauge>,
     panes: Family<PartitionLabel, Gauge>,
     window_bytes: Family<PartitionLabel, Gauge>,
@@ -70,6 +71,7 @@ impl Metrics {
             rule_reloads: Family::default(),
             settings: Family::default(),
             settings_in_force: Gauge::default(),
+            inspections: Family::default(),
             accounts: Family::default(),
             panes: Family::default(),
             window_bytes: Family::default(),
@@ -128,6 +130,11 @@ impl Metrics {
             metrics.senders_forgotten.clone(),
         );
         registry.register("lag_records", "Events in the log that are not read yet", metrics.lag.clone());
+        registry.register(
+            "inspections",
+            "Questions for an account's statistics, by what became of them",
+            metrics.inspections.clone(),
+        );
         registry.register("settings", "Records of settings, by what became of them", metrics.settings.clone());
         registry.register(
             "settings_in_force",

@@ -2,6 +2,7 @@
 
 use crate::activity::Activity;
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
+use crate::inspections::{InspectionRequest, answer_message};
 use crate::observations::{Observation, Observations};
 use crate::senders::Senders;
 use crate::settings::DomainExemptions;
@@ -13,7 +14,7 @@ use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Ru
 use tidegate_domain::{
     Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, Sightings, apply,
 };
-use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
+use tidegate_proto::{Asked, DecodeError, asked_from_proto, event_from_proto, state_from_proto, v1};
 
 /// How far an edge's clock may be ahead of the log's before its events are moved back to it.
 const CLOCK_AHEAD_MS: i64 = 2_000;
@@ -60,6 +61,8 @@ pub struct Output {
     pub observed: Vec<RuleRef>,
     /// Those of rules that only observe, to be told.
     pub told: Vec<Observation>,
+    /// Who asks for an account's statistics.
+    pub inspections: Vec<InspectionRequest>,
     /// What was counted.
     pub counts: Counts,
 }
@@ -258,11 +261,14 @@ impl Partition {
     pub fn command(&mut self, record: &Record) -> Output {
         let mut output = Output::default();
         let decoded = record.value.as_deref().map(|value| {
-            let found = command_from_proto(value, record.offset, record.time_ms, self.events_read_to)?;
+            let found = asked_from_proto(value, record.offset, record.time_ms, self.events_read_to)?;
             self.check_place(record, "Command", &found.0).map(|()| found)
         });
         match decoded {
-            Some(Ok((account, command))) => self.apply(&account, Input::Command(command), &mut output),
+            Some(Ok((account, Asked::Change(command)))) => self.apply(&account, Input::Command(command), &mut output),
+            Some(Ok((account, Asked::Inspect(inspect)))) => {
+                output.inspections.push(InspectionRequest { account, inspect, asked_ms: record.time_ms });
+            }
             Some(Err(error)) => {
                 output.counts.rejected += 1;
                 tracing::warn!(partition = self.number, offset = record.offset, error = %error.to_line(), "left out a record that is no command");
@@ -309,6 +315,19 @@ impl Partition {
     /// How many lanes it tells apart.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// Looks at an account for somebody who asks; it changes nothing.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn inspect(&self, request: &InspectionRequest, now_ms: i64) -> Result<v1::Inspection, EngineError> {
+        let account = &request.account;
+        let until_ms = self.states.get(account).and_then(|state| state.probation_until_ms);
+        let on_probation = until_ms.is_some_and(|until| now_ms < until);
+        let points = usize::try_from(request.inspect.points).unwrap_or(usize::MAX);
+        let found = self.engine.inspect(account, on_probation, now_ms, points)?;
+        Ok(answer_message(request, now_ms, found, &self.senders.clients(account)))
     }
 
     /// How many accounts' client addresses were forgotten because there were too many.
@@ -432,6 +451,7 @@ impl Output {
         self.changes.extend(other.changes);
         self.observed.extend(other.observed);
         self.told.extend(other.told);
+        self.inspections.extend(other.inspections);
         self.counts.add(other.counts);
     }
 

@@ -4,6 +4,7 @@ use crate::announce::Announcer;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::StreamConfig;
 use crate::in_force::{InForce, Made, Making};
+use crate::inspections::Inspections;
 use crate::metrics::Metrics;
 use crate::partition::PartitionError;
 use crate::rule_files::{RuleFileError, RuleFiles};
@@ -163,6 +164,7 @@ impl Service {
             in_force: InForce::new(made, clock()),
             making: Making::default(),
             announcer: Announcer::new(bus.clone()),
+            inspections: Inspections::new(metrics.clone()),
             settings,
             settings_feed: Some(feed),
             metrics,

@@ -6,6 +6,7 @@ use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
 use crate::due::Due;
 use crate::in_force::{InForce, Made, Making};
+use crate::inspections::{InspectionRequest, Inspections, MAX_A_BATCH};
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::observations::Observation;
 use crate::partition::Output;
@@ -49,6 +50,7 @@ pub(crate) struct Worker {
     pub in_force: InForce,
     pub making: Making,
     pub announcer: Announcer,
+    pub inspections: Inspections,
     pub metrics: Metrics,
     /// Where windows are written down; none: nowhere.
     pub checkpoints: Option<Checkpoints>,
@@ -67,6 +69,7 @@ impl Worker {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
         let mut beside = JoinSet::new();
         beside.spawn(self.announcer.clone().run());
+        beside.spawn(self.inspections.writer(self.bus.clone()));
         if let Some(settings) = self.settings_feed.take() {
             beside.spawn(settings.follow());
         }
@@ -198,12 +201,31 @@ impl Worker {
         }
         self.report_readiness();
         let mut lost = false;
-        for (number, output) in outputs {
+        let mut inspections_left = MAX_A_BATCH;
+        for (number, mut output) in outputs {
+            let asked = std::mem::take(&mut output.inspections);
             if !output.states.is_empty() {
                 lost |= !self.commit(number, &output, shutdown).await?;
             }
+            self.answer(number, asked, &mut inspections_left);
         }
         Ok(lost)
+    }
+
+    /// Answers who asks for statistics of a partition's accounts.
+    fn answer(&self, number: u32, asked: Vec<InspectionRequest>, left: &mut usize) {
+        let Some(owned) = self.partitions.get(&number).filter(|_| !asked.is_empty()) else { return };
+        let now_ms = (self.clock)();
+        let is_ready = owned.events_next >= owned.ready_at;
+        for request in self.inspections.due(asked, now_ms, is_ready, left) {
+            match owned.core.inspect(&request, now_ms) {
+                Ok(answer) => self.inspections.answer(&answer),
+                Err(error) => {
+                    self.inspections.count("failed");
+                    tracing::error!(account = %request.account, error = %chain(&error), "could not look at an account");
+                }
+            }
+        }
     }
 
     /// Commits states and positions of one partition, waiting out faults. Gives false when it has another owner now.

@@ -109,9 +109,9 @@ impl Engine {
         let span_ms = minutes * 60_000;
         let panes = self.store.panes_of(id);
         // No two in one slot.
-        let mut count = points.min(usize::try_from(span_ms / SLOT_MS).unwrap_or(points));
+        let mut count = i64::try_from(points).unwrap_or(i64::MAX).min(span_ms / SLOT_MS);
         loop {
-            let at = |number: usize| now_ms.saturating_sub(span_ms - span_ms * number as i64 / count as i64);
+            let at = |number: i64| now_ms.saturating_sub(span_ms - span_ms * number / count);
             let times: Vec<i64> = (1..=count).map(at).collect();
             let rows = |at_ms: &i64| panes.iter().filter(|pane| pane.key.overlaps(window, slot_of(*at_ms))).count();
             if count == 1 || times.iter().map(rows).sum::<usize>() <= MAX_ROWS {
@@ -131,7 +131,7 @@ impl Engine {
                 rule: rule.name.clone(),
                 action: action_name(rule.action),
                 column: one.column.clone(),
-                comparison: one.comparison,
+                comparison: one.operator,
                 limit: one.limit,
             }
         };

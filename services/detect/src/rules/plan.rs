@@ -41,7 +41,7 @@ pub(crate) struct Comparison {
     pub rule: usize,
     pub column: String,
     /// `>=`, `>`, `<=` or `<`.
-    pub comparison: &'static str,
+    pub operator: &'static str,
     pub limit: f64,
 }
 
@@ -127,7 +127,7 @@ fn comparisons(rule: usize, predicate: &Predicate) -> Result<Vec<Comparison>> {
         conjunct.apply(|part| {
             if let Some((column, operator, limit)) = comparison(part)
                 && !ACCOUNT_COLUMNS.contains(&column.as_str())
-                && let Some(comparison) = match operator {
+                && let Some(operator) = match operator {
                     Operator::GtEq => Some(">="),
                     Operator::Gt => Some(">"),
                     Operator::LtEq => Some("<="),
@@ -135,7 +135,7 @@ fn comparisons(rule: usize, predicate: &Predicate) -> Result<Vec<Comparison>> {
                     _ => None,
                 }
             {
-                let one = Comparison { rule, column, comparison, limit };
+                let one = Comparison { rule, column, operator, limit };
                 if !found.contains(&one) {
                     found.push(one);
                 }

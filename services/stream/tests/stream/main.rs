@@ -3,6 +3,7 @@
 
 mod announcements;
 mod checkpoints;
+mod inspections;
 mod lab;
 mod lives;
 mod partition;
