@@ -11,11 +11,13 @@ mod bounds;
 mod command;
 mod error;
 mod event;
+mod notification;
 
 pub use account::{state_from_proto, state_to_proto};
 pub use command::{command_from_proto, queued_mail_from_proto, queued_mail_to_proto};
 pub use error::DecodeError;
 pub use event::{event_from_proto, event_to_proto};
+pub use notification::{NotRetried, notification_key, retried};
 
 /// Generated messages and services of package `tidegate.v1`.
 #[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic, clippy::unwrap_used)]
