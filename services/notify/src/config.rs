@@ -4,6 +4,7 @@ mod mail;
 mod webhook;
 
 pub use mail::{SmtpConfig, SmtpTls};
+pub(crate) use webhook::check_url;
 pub use webhook::{WebhookConfig, WebhookTemplate};
 
 use crate::Kind;

@@ -6,15 +6,31 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod channels;
 pub mod config;
 mod contacts;
 mod identity;
 mod kind;
+mod mail;
+mod metrics;
 mod outbox;
+pub mod preview;
 mod reminders;
 mod routing;
+mod service;
+mod smtp;
+mod take_over;
+mod templates;
 mod values;
+mod view;
+pub mod webhook;
+mod worker;
 
 pub use config::NotifyConfig;
 pub use kind::Kind;
+pub use mail::{Mail, MailError, compose};
 pub use outbox::{Delivery, Outcome};
+pub use service::{NotifyError, Service};
+pub use smtp::Smtp;
+pub use templates::{Reader, RenderError, TemplateError, Templates, Written};
+pub use webhook::Webhook;
