@@ -75,8 +75,8 @@ impl TakeOver {
         let mut earlier: HashMap<String, v1::AccountState> = HashMap::new();
         let accounts_next = self
             .read(Topic::Accounts, number, None, committed, |record| {
-                let Some(state) = known.state(&record) else { return };
-                if committed.is_none() {
+                let Some(state) = known.state(&record).filter(|_| committed.is_none()) else { return };
+                if state.timeline.iter().any(|one| one.at_ms > oldest_ms) {
                     earlier.insert(state.account.clone(), state);
                 }
             })
@@ -91,8 +91,7 @@ impl TakeOver {
             own: std::collections::BTreeSet::new(),
         };
         if committed.is_none() {
-            let recent = earlier.values().filter(|state| state.timeline.iter().any(|one| one.at_ms > oldest_ms));
-            let marks: Vec<v1::Notification> = recent.map(|state| self.mark(state)).collect();
+            let marks: Vec<v1::Notification> = earlier.values().map(|state| self.mark(state)).collect();
             tracing::info!(partition = number, accounts = marks.len(), "first start: what was decided before is not told");
             for mark in &marks {
                 known.told.insert(mark.account.clone(), (mark.version, mark.time_ms));

@@ -154,10 +154,10 @@ impl Lane {
             }
         }
         let goes = |id: &String| may_go.contains(id);
-        let chosen: Vec<(i64, String)> =
+        let chosen: BTreeSet<(i64, String)> =
             self.waiting.iter().filter(|(_, id)| goes(id)).take(super::MAX_GROUP).cloned().collect();
         self.waiting.retain(|(_, id)| !left_out.contains(id));
-        chosen.iter().for_each(|one| drop(self.waiting.remove(one)));
+        self.waiting.retain(|one| !chosen.contains(one));
         Plan { ids: chosen.into_iter().map(|(_, id)| id).collect(), is_frozen: false, left_out }
     }
 

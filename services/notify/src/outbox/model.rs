@@ -199,7 +199,9 @@ impl World {
         // A repeat is the same message: what arrived more than once came under one id, with the same others.
         let mut messages: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
         for (message, told) in &self.arrived {
-            told.iter().for_each(|id| drop(messages.entry(id).or_default().insert(message)));
+            for id in told {
+                messages.entry(id).or_default().insert(message);
+            }
         }
         let changed = messages.iter().find(|(_, ids)| ids.len() > 1);
         assert!(changed.is_none(), "{changed:?} came under different ids");

@@ -5,5 +5,6 @@ mod actions;
 mod connect;
 pub mod edges;
 pub mod format;
+pub mod notify;
 pub mod rules;
 mod show;
