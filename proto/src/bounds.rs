@@ -14,6 +14,13 @@ pub(crate) const MAX_EXEMPTIONS: usize = 100;
 /// Most columns of a rule's evidence.
 pub(crate) const MAX_EVIDENCE: usize = 200;
 
+/// Most addresses that a lock names.
+pub(crate) const MAX_CLIENTS: usize = 8;
+/// Most subjects that a lock has as a sample.
+pub(crate) const MAX_SUBJECTS: usize = 5;
+/// Longest subject, in octets: 120 characters of any kind.
+pub(crate) const MAX_SUBJECT_OCTETS: usize = 480;
+
 /// The text, cut at a character when it is longer than `octets`.
 pub(crate) fn bounded(mut text: String, octets: usize) -> String {
     if text.len() > octets {

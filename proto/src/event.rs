@@ -183,7 +183,7 @@ fn outcome_from_proto(outcome: v1::DeliveryOutcome) -> Result<domain::DeliveryOu
     })
 }
 
-fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
+pub(crate) fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
     match address {
         None => Vec::new(),
         Some(IpAddr::V4(address)) => address.octets().to_vec(),
@@ -191,7 +191,7 @@ fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
     }
 }
 
-fn address_from_proto(message: &'static str, octets: &[u8]) -> Result<Option<IpAddr>, DecodeError> {
+pub(crate) fn address_from_proto(message: &'static str, octets: &[u8]) -> Result<Option<IpAddr>, DecodeError> {
     if octets.is_empty() {
         return Ok(None);
     }

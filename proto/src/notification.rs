@@ -64,7 +64,10 @@ mod tests {
         dead.group_id = "g".into();
         let again = retried(&dead, 5).unwrap();
         assert_eq!((again.id.as_str(), again.attempts, again.due_ms, again.time_ms), ("n", 0, 5, 5));
-        assert_eq!((again.status(), again.error.as_str(), again.group_id.as_str()), (v1::NotificationStatus::Pending, "", ""));
+        assert_eq!(
+            (again.status(), again.error.as_str(), again.group_id.as_str()),
+            (v1::NotificationStatus::Pending, "", "")
+        );
         let error = retried(&again, 6).unwrap_err().to_string();
         assert!(error.ends_with("this one is still being sent"), "{error}");
     }

@@ -215,6 +215,8 @@ mod tests {
             until_ms: None,
             reply: "Locked".into(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         };
         AccountState {
             status: if locked { Status::Locked(lock) } else { Status::Active },

@@ -9,6 +9,7 @@ mod account;
 mod event;
 mod replica;
 mod state;
+mod timeline;
 mod transition;
 
 pub use account::{Account, AccountError, AccountForm, AccountKind};
@@ -17,7 +18,8 @@ pub use event::{
 };
 pub use replica::{Applied, Position, Positions, Replica};
 pub use state::{
-    AccountState, AsOf, Cause, CleanSlate, CommandOutcome, Decision, Evidence, Exemption, Lock, Notice, QueuedMail,
-    RuleRef, Status, UnlockEvidence,
+    AccountState, AsOf, Cause, CleanSlate, ClientSeen, CommandOutcome, Decision, Evidence, Exemption, Lock, Notice,
+    QueuedMail, RuleRef, Status, UnlockEvidence,
 };
-pub use transition::{Action, Change, Command, CommandKind, Effect, Input, Match, apply};
+pub use timeline::{Change, Milestone};
+pub use transition::{Action, Command, CommandKind, Effect, Input, Match, Sightings, apply};

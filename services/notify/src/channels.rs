@@ -35,7 +35,8 @@ impl Channels {
                 Err(error) => Outcome::Refused(chain(&error)),
             };
         }
-        let (MAIL_CHANNEL, Some(smtp), Some(config)) = (delivery.channel.as_str(), &self.smtp, &self.config.smtp) else {
+        let (MAIL_CHANNEL, Some(smtp), Some(config)) = (delivery.channel.as_str(), &self.smtp, &self.config.smtp)
+        else {
             return Outcome::Refused(format!("no channel {:?} is configured", delivery.channel));
         };
         let (language, contact) = addressed(&self.config, delivery, language.as_deref());

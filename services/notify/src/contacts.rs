@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_told_and_spoils_nothing() {
-        let (contacts, problems) = Contacts::parse("jo\njo@a.test,nobody\namy@a.test,amy@b.test,../x\nx@a.test,x@b.test\n");
+        let (contacts, problems) =
+            Contacts::parse("jo\njo@a.test,nobody\namy@a.test,amy@b.test,../x\nx@a.test,x@b.test\n");
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert_eq!(contacts.of("x@a.test").unwrap().address, "x@b.test");
         assert_eq!(contacts.of("amy@a.test").unwrap().address, "amy@a.test");

@@ -56,10 +56,12 @@ pub fn compose(
 
 fn build(delivery: &Delivery, written: &Written, smtp: &SmtpConfig) -> Result<Mail, MailError> {
     let mailbox = |text: &str| {
-        text.parse::<Mailbox>().map_err(|error| MailError::Address { address: text.to_owned(), problem: error.to_string() })
+        text.parse::<Mailbox>()
+            .map_err(|error| MailError::Address { address: text.to_owned(), problem: error.to_string() })
     };
     let address = |text: &str| {
-        text.parse::<Address>().map_err(|error| MailError::Address { address: text.to_owned(), problem: error.to_string() })
+        text.parse::<Address>()
+            .map_err(|error| MailError::Address { address: text.to_owned(), problem: error.to_string() })
     };
     let from = mailbox(&smtp.from)?;
     let to = address(&delivery.recipient)?;
@@ -99,7 +101,11 @@ fn build(delivery: &Delivery, written: &Written, smtp: &SmtpConfig) -> Result<Ma
 }
 
 /// In which language whom this is for is written to, and how they reach help.
-pub(crate) fn addressed(config: &NotifyConfig, delivery: &Delivery, of_contact: Option<&str>) -> (Option<String>, String) {
+pub(crate) fn addressed(
+    config: &NotifyConfig,
+    delivery: &Delivery,
+    of_contact: Option<&str>,
+) -> (Option<String>, String) {
     use tidegate_proto::v1::Audience;
     let first = delivery.notifications.first();
     let domain = first.and_then(|first| crate::routing::domain_of(&first.account));

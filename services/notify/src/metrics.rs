@@ -57,13 +57,21 @@ impl Metrics {
         };
         registry.register("notifications", "Notifications, by what became of them", metrics.notifications.clone());
         registry.register("attempts", "Messages that were tried, by how it ended", metrics.attempts.clone());
-        registry.register("channel_failures", "Attempts in a row that did not reach the channel", metrics.failures.clone());
+        registry.register(
+            "channel_failures",
+            "Attempts in a row that did not reach the channel",
+            metrics.failures.clone(),
+        );
         registry.register("pending", "Notifications that are to be sent", metrics.pending.clone());
         let help = "Times that reading accounts began to wait, because max_pending notifications are to be sent";
         registry.register("reading_paused", help, metrics.reading_paused.clone());
         let help = "Time for one message, from connecting to the last answer";
         registry.register_with_unit("send", help, Unit::Seconds, metrics.send_seconds.clone());
-        registry.register("commit_failures", "Commits that failed and were tried again", metrics.commit_failures.clone());
+        registry.register(
+            "commit_failures",
+            "Commits that failed and were tried again",
+            metrics.commit_failures.clone(),
+        );
         registry.register("records_skipped", "Records that are not what their topic holds", metrics.skipped.clone());
         registry.register("partitions_owned", "Partitions whose notifications are sent here", metrics.owned.clone());
         metrics

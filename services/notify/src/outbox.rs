@@ -196,7 +196,8 @@ impl Outbox {
         current.flying = false;
         current.tries += 1;
         current.attempts += u32::from(!unreachable);
-        let oldest_ms = current.ids.iter().filter_map(|id| self.items.get(id)).map(|item| item.notification.due_ms).min();
+        let oldest_ms =
+            current.ids.iter().filter_map(|id| self.items.get(id)).map(|item| item.notification.due_ms).min();
         let is_too_old = oldest_ms.is_some_and(|due_ms| due_ms <= now_ms - self.limits.max_age_ms);
         let is_given_up = is_too_old || current.attempts >= self.limits.max_attempts;
         let attempts = current.attempts;
@@ -269,7 +270,8 @@ impl Outbox {
         for id in old {
             let Some(item) = self.items.get(&id) else { continue };
             let last = &item.notification.error;
-            let why = format!("it waited longer than max_age_s{}{last}", if last.is_empty() { "" } else { "; at last: " });
+            let why =
+                format!("it waited longer than max_age_s{}{last}", if last.is_empty() { "" } else { "; at last: " });
             records.push((item.partition, ended(&item.notification, Status::Dead, why, now_ms)));
             self.drop_item(&id, now_ms);
         }
@@ -292,16 +294,20 @@ impl Outbox {
         let limits = channel.limits();
         let lane = channel.lane(key, limits);
         if lane.current.is_none() {
-            let account = |id: &str| self.items.get(id).map(|item| (item.notification.account.as_str(), item.notification.version));
+            let account = |id: &str| {
+                self.items.get(id).map(|item| (item.notification.account.as_str(), item.notification.version))
+            };
             let Plan { ids, is_frozen, left_out } = lane.plan(now_ms, self.limits.max_per_account_hour, account);
             for id in left_out {
                 if let Some(item) = self.items.remove(&id) {
-                    let why = "too many messages about the account within an hour; a newer one tells how it is".to_owned();
+                    let why =
+                        "too many messages about the account within an hour; a newer one tells how it is".to_owned();
                     step.records.push((item.partition, ended(&item.notification, Status::Suppressed, why, now_ms)));
                 }
             }
             if !ids.is_empty() {
-                let attempts = ids.iter().filter_map(|id| self.items.get(id)).map(|item| item.notification.attempts).max();
+                let attempts =
+                    ids.iter().filter_map(|id| self.items.get(id)).map(|item| item.notification.attempts).max();
                 let attempts = attempts.unwrap_or(0);
                 // Before a message goes it is written down what it tells of: a repeat is the same message, whatever
                 // else has become due meanwhile.
@@ -321,7 +327,9 @@ impl Outbox {
         if let Some(current) = lane.current.as_mut().filter(|current| !current.flying && current.retry_ms <= now_ms) {
             let mut notifications: Vec<v1::Notification> =
                 current.ids.iter().filter_map(|id| self.items.get(id)).map(|item| item.notification.clone()).collect();
-            notifications.sort_by(|a, b| (a.due_ms, &a.account, a.version, &a.id).cmp(&(b.due_ms, &b.account, b.version, &b.id)));
+            notifications.sort_by(|a, b| {
+                (a.due_ms, &a.account, a.version, &a.id).cmp(&(b.due_ms, &b.account, b.version, &b.id))
+            });
             if notifications.is_empty() {
                 lane.current = None;
             } else {
@@ -339,7 +347,9 @@ impl Outbox {
 
     fn reschedule(&mut self, name: &str, key: &LaneKey, now_ms: i64) {
         if let Some(channel) = self.channels.get_mut(name) {
-            let account = |id: &str| self.items.get(id).map(|item| (item.notification.account.as_str(), item.notification.version));
+            let account = |id: &str| {
+                self.items.get(id).map(|item| (item.notification.account.as_str(), item.notification.version))
+            };
             channel.schedule(key, now_ms, self.limits.max_per_account_hour, account);
         }
     }
@@ -367,7 +377,8 @@ impl Outbox {
 impl Limits {
     /// The pause after so many failures.
     fn pause_ms(&self, failures: u32, random: f64) -> i64 {
-        let (first, longest) = (Duration::from_millis(self.retry_first_ms), Duration::from_millis(self.retry_longest_ms));
+        let (first, longest) =
+            (Duration::from_millis(self.retry_first_ms), Duration::from_millis(self.retry_longest_ms));
         i64::try_from(backoff::pause(first, longest, failures, random).as_millis()).unwrap_or(i64::MAX)
     }
 }

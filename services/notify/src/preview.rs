@@ -21,7 +21,8 @@ pub fn sample(kind: Kind, account: &str, at_ms: i64) -> v1::Notification {
         change: change.into(),
         rule: if is_unlock { String::new() } else { "similar-size-burst".to_owned() },
         actor: if is_unlock { "amy".to_owned() } else { String::new() },
-        reason: if is_unlock { "called back" } else { "many alike messages to recipients that are new to the account" }.to_owned(),
+        reason: if is_unlock { "called back" } else { "many alike messages to recipients that are new to the account" }
+            .to_owned(),
         lock_id: if kind == Kind::Notice { String::new() } else { lock_id.clone() },
     };
     let evidence = |column: &str, value| v1::Evidence { column: column.to_owned(), value };

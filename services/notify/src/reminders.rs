@@ -78,7 +78,12 @@ impl Reminders {
             let (partition, version) = (found.partition, found.version);
             let in_time = |one: &v1::Exemption| one.until_ms.is_some_and(|until_ms| until_ms > now_ms + TOO_LATE_MS);
             let reminders = <Vec<v1::Exemption>>::into_iter(now_due).filter(in_time);
-            taken.extend(reminders.map(|exemption| Reminder { partition, subject: subject.clone(), version, exemption }));
+            taken.extend(reminders.map(|exemption| Reminder {
+                partition,
+                subject: subject.clone(),
+                version,
+                exemption,
+            }));
             self.put(&subject, found);
         }
         taken

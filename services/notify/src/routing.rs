@@ -101,7 +101,13 @@ impl Router<'_> {
     }
 
     /// The reminders of an exemption of an account, or of a domain (`@example.org`).
-    pub fn reminders(&self, subject: &str, version: u64, exemption: &v1::Exemption, now_ms: i64) -> Vec<v1::Notification> {
+    pub fn reminders(
+        &self,
+        subject: &str,
+        version: u64,
+        exemption: &v1::Exemption,
+        now_ms: i64,
+    ) -> Vec<v1::Notification> {
         let until_ms = exemption.until_ms.unwrap_or_default();
         let to = self.recipients(subject, Kind::Exemption);
         let reminder = |to: Recipient| v1::Notification {

@@ -58,12 +58,10 @@ impl Service {
         health.needs(PART);
         let templates = Arc::new(Templates::load(&config)?);
         let config = Arc::new(config);
-        let channels =
-            Channels::new(config.clone(), templates).map_err(|source| NotifyError::Http { source })?;
+        let channels = Channels::new(config.clone(), templates).map_err(|source| NotifyError::Http { source })?;
         let mut contacts = ContactsFile::new(config.contacts.as_deref());
         contacts.reload();
-        let membership =
-            bus.join(&config.group).await.map_err(|source| NotifyError::Membership { source })?;
+        let membership = bus.join(&config.group).await.map_err(|source| NotifyError::Membership { source })?;
         let worker = Worker {
             channels,
             contacts,

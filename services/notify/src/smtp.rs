@@ -43,9 +43,8 @@ impl Smtp {
             Err(why) => return Outcome::Unreachable(why),
         };
         let outcome = transfer(&mut connection, mail).await;
-        let goodbye = async {
-            if outcome == Outcome::Sent { drop(connection.quit().await) } else { connection.abort().await }
-        };
+        let goodbye =
+            async { if outcome == Outcome::Sent { drop(connection.quit().await) } else { connection.abort().await } };
         drop(tokio::time::timeout(QUIT_TIMEOUT, goodbye).await);
         outcome
     }
@@ -80,7 +79,8 @@ impl Smtp {
         let mut builder = TlsParameters::builder(self.config.host.clone());
         if let Some(file) = &self.config.ca {
             let pem = std::fs::read(file).map_err(|error| format!("reading {}: {error}", file.display()))?;
-            let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
+            let certificate =
+                Certificate::from_pem(&pem).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
             builder = builder.add_root_certificate(certificate);
         }
         builder.build_rustls().map_err(|error| format!("preparing TLS: {}", chain(&error)))

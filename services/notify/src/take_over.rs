@@ -68,8 +68,7 @@ impl TakeOver {
             .read(Topic::Notifications, number, Some(from), None, |record| known.take(&record, self.now_ms))
             .await?;
 
-        let settings_next =
-            self.read(Topic::Settings, number, None, None, |record| known.setting(&record)).await?;
+        let settings_next = self.read(Topic::Settings, number, None, None, |record| known.setting(&record)).await?;
 
         let oldest_ms = self.now_ms.saturating_sub(self.config.max_age_ms());
         let mut earlier: HashMap<String, v1::AccountState> = HashMap::new();
@@ -92,7 +91,11 @@ impl TakeOver {
         };
         if committed.is_none() {
             let marks: Vec<v1::Notification> = earlier.values().map(|state| self.mark(state)).collect();
-            tracing::info!(partition = number, accounts = marks.len(), "first start: what was decided before is not told");
+            tracing::info!(
+                partition = number,
+                accounts = marks.len(),
+                "first start: what was decided before is not told"
+            );
             for mark in &marks {
                 known.told.insert(mark.account.clone(), (mark.version, mark.time_ms));
             }

@@ -13,8 +13,8 @@ use crate::{Kind, values};
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 use std::collections::BTreeMap;
-use tidegate_proto::v1;
 use texts::Language;
+use tidegate_proto::v1;
 
 /// Most notifications that one message names; the rest is counted.
 const MAX_NAMED: usize = 200;
@@ -130,7 +130,8 @@ impl Templates {
             problems.push(format!("there is no language {tag:?}; there are {all}"));
         }
         let default_language = config.language.clone();
-        let templates = Self { environment, languages, default_language, provider: values::one_line(&config.provider, 200) };
+        let templates =
+            Self { environment, languages, default_language, provider: values::one_line(&config.provider, 200) };
         if problems.is_empty() {
             templates.try_all(config, &mut problems);
         }
@@ -221,8 +222,13 @@ impl Templates {
         }
         for webhook in &config.webhook {
             let notifications: Vec<_> = Kind::ALL.iter().map(|kind| sample(*kind, "jo@example.org", 0)).collect();
-            let delivery =
-                Delivery { id: "x".into(), channel: webhook.name.clone(), recipient: "x".into(), attempt: 1, notifications };
+            let delivery = Delivery {
+                id: "x".into(),
+                channel: webhook.name.clone(),
+                recipient: "x".into(),
+                attempt: 1,
+                notifications,
+            };
             match self.body(&delivery, &webhook.template) {
                 Ok(body) => {
                     if let Err(error) = serde_json::from_str::<serde_json::Value>(&body) {

@@ -75,7 +75,10 @@ impl View {
             by_time: notification.change() == v1::Change::Expired,
             rule,
             actor: first([&milestone.actor, &exemption.actor], 256),
-            reason: first([&milestone.reason, if kind == Kind::Exemption { &exemption.reason } else { &lock.reason }], 1000),
+            reason: first(
+                [&milestone.reason, if kind == Kind::Exemption { &exemption.reason } else { &lock.reason }],
+                1000,
+            ),
             reply: first([&lock.reply, ""], 400),
             lock_id: first([&notification.lock_id, ""], 64),
             evidence: lock.evidence.iter().map(evidence).collect(),

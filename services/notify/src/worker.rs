@@ -255,7 +255,12 @@ impl Worker {
     }
 
     /// Commits what is due, with the position; then it is to be sent. Gives false when the partition was lost.
-    async fn commit_due(&mut self, partition: u32, records: Vec<v1::Notification>, shutdown: &CancellationToken) -> bool {
+    async fn commit_due(
+        &mut self,
+        partition: u32,
+        records: Vec<v1::Notification>,
+        shutdown: &CancellationToken,
+    ) -> bool {
         if !self.commit(partition, records.clone(), true, shutdown).await {
             return false;
         }
@@ -286,7 +291,8 @@ impl Worker {
     }
 
     fn send(&mut self, delivery: Delivery) {
-        let language = delivery.notifications.first().and_then(|first| self.contacts.contacts.language_of(&first.account));
+        let language =
+            delivery.notifications.first().and_then(|first| self.contacts.contacts.language_of(&first.account));
         let (channels, language) = (self.channels.clone(), language.map(ToOwned::to_owned));
         let (id, channel) = (delivery.id.clone(), delivery.channel.clone());
         let task = self.sending.spawn(async move {
@@ -359,7 +365,9 @@ impl Worker {
         let mut due: BTreeMap<u32, Vec<v1::Notification>> = BTreeMap::new();
         for reminder in self.reminders.take_due(now_ms) {
             let all = router.reminders(&reminder.subject, reminder.version, &reminder.exemption, now_ms);
-            due.entry(reminder.partition).or_default().extend(all.into_iter().filter(|one| !self.reminders.is_told(&one.id)));
+            due.entry(reminder.partition)
+                .or_default()
+                .extend(all.into_iter().filter(|one| !self.reminders.is_told(&one.id)));
         }
         let mut lost = false;
         for (partition, records) in due.into_iter().filter(|(_, records)| !records.is_empty()) {
@@ -470,7 +478,11 @@ impl Worker {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(partition = number, error = chain(&error), "the partition could not be taken over; trying again");
+                tracing::warn!(
+                    partition = number,
+                    error = chain(&error),
+                    "the partition could not be taken over; trying again"
+                );
             }
         }
         self.report_readiness();

@@ -6,7 +6,9 @@ use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tidegate_bus::{Record, partition_of};
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
-use tidegate_domain::{Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, apply};
+use tidegate_domain::{
+    Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, Sightings, apply,
+};
 use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
 
 /// How far an edge's clock may be ahead of the log's before its events are moved back to it.
@@ -218,7 +220,11 @@ impl Partition {
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
             let counting = matches.iter().filter(|found| !is_exempt(found));
             output.told.extend(self.observations.take_due(&account, at_ms, counting));
-            self.apply(&account, Input::Matches { event_offset, at_ms, matches }, &mut output);
+            self.apply(
+                &account,
+                Input::Matches { event_offset, at_ms, matches, sightings: Sightings::default() },
+                &mut output,
+            );
         }
         Ok(output)
     }

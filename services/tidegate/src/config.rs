@@ -99,9 +99,13 @@ mod tests {
         // What is shown is the default, where there is one.
         let defaults = NotifyConfig::default();
         let shown = (&notify.user_changes, &notify.domain_changes, notify.group_window_ms, notify.max_pending);
-        let expected = (&defaults.user_changes, &defaults.domain_changes, defaults.group_window_ms, defaults.max_pending);
+        let expected =
+            (&defaults.user_changes, &defaults.domain_changes, defaults.group_window_ms, defaults.max_pending);
         assert_eq!(shown, expected);
-        assert_eq!((notify.max_age_s, notify.max_attempts, notify.reminder_days), (defaults.max_age_s, defaults.max_attempts, defaults.reminder_days));
+        assert_eq!(
+            (notify.max_age_s, notify.max_attempts, notify.reminder_days),
+            (defaults.max_age_s, defaults.max_attempts, defaults.reminder_days)
+        );
         assert_eq!((webhook.group_window_ms, webhook.max_per_hour, webhook.concurrency), (2_000, 600, 1));
         assert!(examples.control.tls.is_some() && examples.stream.mode.is_some(), "{examples:?}");
         let uncommented: Vec<&str> = kafka.lines().skip(2).map(|line| line.trim_start_matches(['#', ' '])).collect();

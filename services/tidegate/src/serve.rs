@@ -79,8 +79,7 @@ pub async fn run(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ExitCode> {
 /// Reads configuration, statistics and rules; what is wrong with any of them is told at once.
 fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationError> {
     let loaded = config::load_with_problems(&args.config);
-    let (config, problems): (ServerConfig, _) =
-        loaded.map_err(ConfigurationError::new)?;
+    let (config, problems): (ServerConfig, _) = loaded.map_err(ConfigurationError::new)?;
     let mut told = Vec::new();
     if !problems.is_empty() {
         told.push(ConfigError::Invalid { path: args.config.clone(), problems }.to_string());

@@ -256,7 +256,8 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let tell = Mutex::new(tell);
-        let sink = Sink::start_on(address, move |message| drop(tell.lock().unwrap().send(message.body.clone()))).unwrap();
+        let sink =
+            Sink::start_on(address, move |message| drop(tell.lock().unwrap().send(message.body.clone()))).unwrap();
         let mut client = SmtpClient::connect(sink.address()).unwrap();
         assert!(client.send("a@b.test", &["c@d.test"], "Subject: x\n\n.dot\n\nend\n").unwrap().is_accepted());
         assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap(), b".dot\r\n\r\nend\r\n");

@@ -110,6 +110,8 @@ mod tests {
             until_ms: None,
             reply: String::new(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         };
         AccountState { status: AccountStatus::Locked(lock), ..AccountState::new(Account::parse(name).unwrap()) }
     }

@@ -220,6 +220,8 @@ pub fn locked(name: &str, version: u64) -> AccountState {
         until_ms: None,
         reply: "Locked".into(),
         queued_mail: QueuedMail::Keep,
+        clients: Vec::new(),
+        subjects: Vec::new(),
     };
     AccountState {
         status: Status::Locked(lock),

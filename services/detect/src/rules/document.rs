@@ -1,7 +1,7 @@
 //! TOML values with their places, and typed access that reports what is wrong instead of stopping.
 
 use crate::problem::{Finding, Position, Problems, list, suggestion};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -48,6 +48,18 @@ impl<'a> Table<'a> {
     /// A truth value.
     pub fn bool(&self, key: &str, problems: &mut Problems) -> Option<bool> {
         self.typed(key, "true or false", problems, DeValue::as_bool)
+    }
+
+    /// A whole number within bounds.
+    pub fn whole(&self, key: &str, bounds: RangeInclusive<u32>, problems: &mut Problems) -> Option<u32> {
+        let allowed = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = self.typed(key, &allowed, problems, |value| value.as_integer())?;
+        let read = number.as_str().parse().ok().filter(|read| number.radix() == 10 && bounds.contains(read));
+        if read.is_none() {
+            let message = format!("`{key}` is {}", number.as_str());
+            self.report(problems, Finding::at(Some(self.place_of(key)), message).allowing(allowed));
+        }
+        read
     }
 
     /// A list of texts.

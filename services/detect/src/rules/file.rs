@@ -16,9 +16,21 @@ const MAX_NAME: usize = 64;
 const MAX_REPLY: usize = 400;
 const MAX_TEXT: usize = 2_000;
 const MAX_DAYS: u64 = 366;
+const MAX_AUTO_UNLOCKS: u32 = 1_000;
 
-const KEYS: [&str; 10] =
-    ["name", "when", "action", "for", "queued_mail", "reason", "reply", "source", "enabled", "domains"];
+const KEYS: [&str; 11] = [
+    "name",
+    "when",
+    "action",
+    "for",
+    "queued_mail",
+    "max_auto_unlocks",
+    "reason",
+    "reply",
+    "source",
+    "enabled",
+    "domains",
+];
 
 pub(super) struct File {
     pub mode: Mode,
@@ -215,16 +227,20 @@ fn read_action(table: &Table, problems: &mut Problems) -> Option<Action> {
         "observe" | "notify" => {
             no("for");
             no("queued_mail");
+            no("max_auto_unlocks");
             Some(if action == "observe" { Action::Observe } else { Action::Notify })
         }
         "throttle" => {
             no("queued_mail");
+            no("max_auto_unlocks");
             table.required("for", problems);
             for_ms.map(|for_ms| Action::Throttle { for_ms })
         }
         "lock" => {
             let queued_mail = queued.unwrap_or(Some(QueuedMail::Keep))?;
-            (for_ms.is_some() || table.value("for").is_none()).then_some(Action::Lock { for_ms, queued_mail })
+            let max_auto_unlocks = read_max_auto_unlocks(table, problems);
+            let is_read = for_ms.is_some() || table.value("for").is_none();
+            is_read.then_some(Action::Lock { for_ms, queued_mail, max_auto_unlocks })
         }
         other => {
             let message = format!("unknown action `{other}`{}", suggestion(other, ACTIONS));
@@ -233,6 +249,17 @@ fn read_action(table: &Table, problems: &mut Problems) -> Option<Action> {
             None
         }
     }
+}
+
+/// After how many locks that ended by themselves the next has no end.
+fn read_max_auto_unlocks(table: &Table, problems: &mut Problems) -> Option<u32> {
+    let most = table.whole("max_auto_unlocks", 0..=MAX_AUTO_UNLOCKS, problems)?;
+    if table.value("for").is_none() {
+        let message = "`max_auto_unlocks` means nothing without `for`";
+        let finding = Finding::at(Some(table.place_of("max_auto_unlocks")), message);
+        table.report(problems, finding.allowing("`for = \"2h\"` beside it: only a lock with a span ends by itself"));
+    }
+    Some(most)
 }
 
 fn check_length(table: &Table, key: &str, most: usize, problems: &mut Problems) {

@@ -78,7 +78,8 @@ impl Rules {
     /// A rule has `name`, `when` (a predicate over `<statistic>_<window>` columns and `account`, `account_domain`,
     /// `account_kind`), `action` (`observe`, `notify`, `throttle`, `lock`), `for` (a duration like `30m`; a throttle
     /// needs one, a lock without one lasts until somebody unlocks it), `queued_mail` (`keep`, `hold`, `delete`; of a
-    /// lock), `reason`, `reply` (of a throttle or lock), `source`, `enabled` (default true) and `domains`.
+    /// lock), `max_auto_unlocks` (of a lock with `for`: after so many that ended by themselves the next has no end),
+    /// `reason`, `reply` (of a throttle or lock), `source`, `enabled` (default true) and `domains`.
     ///
     /// # Errors
     /// All problems of the file at once, with their places; disabled rules are checked too.

@@ -96,7 +96,8 @@ impl Validate for SmtpConfig {
             problems.add(path, "tls", "is \"none\" to another host; allowed: starttls, tls, or none to this machine");
         }
         if self.from.parse::<Mailbox>().is_err() {
-            let message = format!("is {:?}; allowed: an address, or e.g. Example Mail <no-reply@example.org>", self.from);
+            let message =
+                format!("is {:?}; allowed: an address, or e.g. Example Mail <no-reply@example.org>", self.from);
             problems.add(path, "from", message);
         }
         if let Some(reply_to) = &self.reply_to

@@ -132,7 +132,9 @@ impl Validate for WebhookConfig {
                 }
             }
             (None, Some(_)) => {}
-            (None, None) | (Some(_), Some(_)) => problems.add(path, "url", "exactly one of url and url_file must be set"),
+            (None, None) | (Some(_), Some(_)) => {
+                problems.add(path, "url", "exactly one of url and url_file must be set")
+            }
         }
         for (name, file) in [("url_file", &self.url_file), ("secret_file", &self.secret_file)] {
             if let Some(file) = file
@@ -144,7 +146,8 @@ impl Validate for WebhookConfig {
         if let WebhookTemplate::File(file) = &self.template
             && (file.extension().is_none_or(|extension| extension != "json") || !file.is_file())
         {
-            let message = format!("is {file:?}; allowed: generic, slack, alertmanager, or a file whose name ends in .json");
+            let message =
+                format!("is {file:?}; allowed: generic, slack, alertmanager, or a file whose name ends in .json");
             problems.add(path, "template", message);
         }
         if let Some(domain) = self.domains.iter().find(|domain| **domain != domain.to_lowercase()) {

@@ -36,14 +36,7 @@ impl LaneKey {
 
 impl Channel {
     pub fn new(limits: ChannelLimits) -> Self {
-        Self {
-            limits,
-            lanes: HashMap::new(),
-            due: BTreeSet::new(),
-            flying: 0,
-            failures: 0,
-            closed_until_ms: i64::MIN,
-        }
+        Self { limits, lanes: HashMap::new(), due: BTreeSet::new(), flying: 0, failures: 0, closed_until_ms: i64::MIN }
     }
 
     pub fn limits(&self) -> ChannelLimits {

@@ -101,13 +101,16 @@ impl World {
             }
             Act::End { which, outcome } if !self.on_their_way.is_empty() => {
                 let which = which % self.on_their_way.len();
-                self.end(which, match outcome {
-                    0 | 1 => Outcome::Sent,
-                    2 => Outcome::Refused("no".into()),
-                    3 => Outcome::Busy("later".into(), Some(Duration::from_secs(30))),
-                    4 => Outcome::Busy("later".into(), None),
-                    _ => Outcome::Unreachable("gone".into()),
-                });
+                self.end(
+                    which,
+                    match outcome {
+                        0 | 1 => Outcome::Sent,
+                        2 => Outcome::Refused("no".into()),
+                        3 => Outcome::Busy("later".into(), Some(Duration::from_secs(30))),
+                        4 => Outcome::Busy("later".into(), None),
+                        _ => Outcome::Unreachable("gone".into()),
+                    },
+                );
             }
             Act::End { .. } => {}
             Act::Kill { arrived } => {
@@ -185,7 +188,8 @@ impl World {
                 Status::Dead => {}
                 Status::Suppressed => {
                     let newer = |other: &&&v1::Notification| {
-                        (&other.account, &other.channel, &other.recipient) == (&record.account, &record.channel, &record.recipient)
+                        (&other.account, &other.channel, &other.recipient)
+                            == (&record.account, &record.channel, &record.recipient)
                             && other.version > record.version
                     };
                     assert!(last.values().any(|other| newer(&other)), "{record:?} has no newer one");

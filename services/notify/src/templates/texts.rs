@@ -104,7 +104,10 @@ impl Language {
         set(&mut self.date, file.date);
         set(&mut self.automatic, file.automatic);
         let user = file.user.into_iter().map(|(text, file)| (Reader::User, &USER_TEXTS[..], text, file));
-        let all = file.administrator.into_iter().map(|(text, file)| (Reader::Administrator, &ADMINISTRATOR_TEXTS[..], text, file));
+        let all = file
+            .administrator
+            .into_iter()
+            .map(|(text, file)| (Reader::Administrator, &ADMINISTRATOR_TEXTS[..], text, file));
         for (reader, known, text, file) in user.chain(all) {
             if !known.contains(&text.as_str()) {
                 let reader = reader.as_str();

@@ -11,11 +11,14 @@ async fn five_hundred_locks_are_few_mails_to_the_same_administrator() {
     let mut lab = Lab::new();
     let many = 500;
     // Users are not told, so that what arrives is what administrators get.
-    lab.start(config(&format!(
-        "group_window_ms = 3000\nuser_changes = []\nadministrators = [\"abuse@example.org\"]\n{}\
+    lab.start(config(
+        &format!(
+            "group_window_ms = 3000\nuser_changes = []\nadministrators = [\"abuse@example.org\"]\n{}\
          [domains.\"example.org\"]\nadministrators = [\"boss@example.org\"]\nlanguage = \"fr\"\n",
-        smtp(server.port())
-    ).replacen("group_window_ms = 200\n", "", 1)))
+            smtp(server.port())
+        )
+        .replacen("group_window_ms = 200\n", "", 1),
+    ))
     .await;
     lab.publish((0..many).map(|number| locked(&format!("jo{number}@example.org"), 1))).await;
     lab.until_status(NotificationStatus::Sent, 2 * many).await;
@@ -61,6 +64,8 @@ async fn an_account_that_goes_to_and_fro_is_not_told_without_end() {
     let waiting: Vec<_> = newest.values().filter(|one| one.status() == NotificationStatus::Pending).collect();
     assert_eq!((waiting.len(), waiting[0].version), (1, 7));
     assert_eq!(server.taken().len(), 2);
-    assert!(lab.metric("tidegate_notify_notifications_total{channel=\"mail\",kind=\"lock\",result=\"suppressed\"}") >= 4.0);
+    assert!(
+        lab.metric("tidegate_notify_notifications_total{channel=\"mail\",kind=\"lock\",result=\"suppressed\"}") >= 4.0
+    );
     lab.stop().await;
 }

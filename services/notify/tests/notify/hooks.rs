@@ -40,7 +40,8 @@ pub struct Hooks {
 impl Hooks {
     pub async fn start() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, xtask::ports::free_port().unwrap()));
-        let mut hooks = Self { address, shared: Arc::new(Mutex::new((Answer::Status(200), Vec::new()))), serving: None };
+        let mut hooks =
+            Self { address, shared: Arc::new(Mutex::new((Answer::Status(200), Vec::new()))), serving: None };
         hooks.up();
         hooks
     }

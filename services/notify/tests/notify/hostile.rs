@@ -14,9 +14,13 @@ async fn what_a_thief_chooses_stays_text() {
     let server = MailServer::start().await;
     let hooks = Hooks::start().await;
     let mut lab = Lab::new();
-    let custom = lab.file("own.json", "{\"who\": {{ notifications[0].account }}, \"why\": {{ \"a \" ~ notifications[0].reason }}}");
+    let custom = lab
+        .file("own.json", "{\"who\": {{ notifications[0].account }}, \"why\": {{ \"a \" ~ notifications[0].reason }}}");
     let hook = |name: &str, template: &str| {
-        format!("[[webhook]]\nname = \"{name}\"\nurl = \"http://{}/{name}\"\ntemplate = {template:?}\ngroup_window_ms = 0\n", hooks.address)
+        format!(
+            "[[webhook]]\nname = \"{name}\"\nurl = \"http://{}/{name}\"\ntemplate = {template:?}\ngroup_window_ms = 0\n",
+            hooks.address
+        )
     };
     let all = [
         hook("generic", "generic"),
@@ -76,10 +80,16 @@ async fn what_a_thief_chooses_stays_text() {
     };
     let clean = "x  Bcc: victim@example.com    <script>alert(1)</script> \"}],{{ 7*7 }} &amp; <!channel> gpj.exe   '`";
     let generic = by_path("generic");
-    assert_eq!((&generic["notifications"][0]["account"], &generic["notifications"][0]["reason"]), (&account.into(), &clean.into()));
+    assert_eq!(
+        (&generic["notifications"][0]["account"], &generic["notifications"][0]["reason"]),
+        (&account.into(), &clean.into())
+    );
     assert_eq!(generic["notifications"][0]["evidence"][1]["value"], "-");
     let slack = by_path("slack").to_string();
-    assert!(!slack.contains("<!channel>") && slack.contains("&lt;!channel&gt;") && slack.contains("&amp;amp;"), "{slack}");
+    assert!(
+        !slack.contains("<!channel>") && slack.contains("&lt;!channel&gt;") && slack.contains("&amp;amp;"),
+        "{slack}"
+    );
     let alert = &by_path("alerts")[0];
     assert_eq!((&alert["labels"]["account"], &alert["annotations"]["reason"]), (&account.into(), &clean.into()));
     let own = by_path("own");

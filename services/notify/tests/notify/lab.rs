@@ -86,13 +86,16 @@ pub fn config(text: &str) -> NotifyConfig {
 
 /// `[smtp]` for a server without TLS at this port.
 pub fn smtp(port: u16) -> String {
-    format!("\n[smtp]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"Example Mail <no-reply@example.org>\"\ntimeout_ms = 2000\n")
+    format!(
+        "\n[smtp]\nhost = \"127.0.0.1\"\nport = {port}\ntls = \"none\"\nfrom = \"Example Mail <no-reply@example.org>\"\ntimeout_ms = 2000\n"
+    )
 }
 
 impl Lab {
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let config = EmbeddedConfig { directory: folder.path().join("log"), partitions: 4, ..EmbeddedConfig::default() };
+        let config =
+            EmbeddedConfig { directory: folder.path().join("log"), partitions: 4, ..EmbeddedConfig::default() };
         Self { bus: EmbeddedBus::open(config).unwrap(), running: None, folder }
     }
 

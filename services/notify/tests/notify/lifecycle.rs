@@ -1,6 +1,6 @@
 //! What is told and what is not: first starts, restarts, dead letters, reminders, contacts, an operator's templates.
 
-use crate::lab::{Lab, config, locked, now_ms, smtp, until, unlocked};
+use crate::lab::{Lab, config, locked, now_ms, smtp, unlocked, until};
 use crate::mail_server::{MailServer, Mode};
 use bytes::Bytes;
 use mail_parser::MessageParser;
@@ -46,7 +46,10 @@ async fn what_was_decided_before_the_first_start_is_not_told_and_restarts_tell_n
         .collect();
     // The lock and the unlock of the time between came together: the user hears of both.
     assert_eq!(subjects.len(), 3, "{subjects:?}");
-    assert!(subjects[0].contains("again") && subjects[1].starts_with("2 messages") && subjects[2].contains("locked"), "{subjects:?}");
+    assert!(
+        subjects[0].contains("again") && subjects[1].starts_with("2 messages") && subjects[2].contains("locked"),
+        "{subjects:?}"
+    );
     lab.stop().await;
 }
 
@@ -149,7 +152,11 @@ async fn contacts_and_an_operators_templates_go_over_what_is_shipped() {
     let contacts = lab.file("contacts.csv", "account,address,language\njo@example.org,jo@home.test,nl\n");
     let folder = lab.file("marker", "").parent().unwrap().join("templates");
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("nl.toml"), "language = \"Nederlands\"\n[user.lock]\nsubject = \"Geblokkeerd: {{ account }}\"\n").unwrap();
+    std::fs::write(
+        folder.join("nl.toml"),
+        "language = \"Nederlands\"\n[user.lock]\nsubject = \"Geblokkeerd: {{ account }}\"\n",
+    )
+    .unwrap();
     std::fs::write(folder.join("layout.txt"), "{{ content }}\n\nEen eigen voet\n").unwrap();
     let settings = config(&format!("contacts = {contacts:?}\ntemplates = {folder:?}\n{}", smtp(server.port())));
     lab.start(settings.clone()).await;
@@ -179,7 +186,11 @@ async fn contacts_and_an_operators_templates_go_over_what_is_shipped() {
     .await;
     lab.stop().await;
 
-    std::fs::write(folder.join("nl.toml"), "[user.lock]\nbody = \"{{ acount }} {% if %}\"\n[user.lokc]\nsubject = \"x\"\n").unwrap();
+    std::fs::write(
+        folder.join("nl.toml"),
+        "[user.lock]\nbody = \"{{ acount }} {% if %}\"\n[user.lokc]\nsubject = \"x\"\n",
+    )
+    .unwrap();
     let error = Templates::load(&settings).unwrap_err().to_string();
     assert!(error.contains("nl/user.lock.txt line 1") && error.contains("there is no text user.lokc"), "{error}");
     std::fs::write(folder.join("nl.toml"), "[user.lock]\nbody = \"{{ acount }}\"\n").unwrap();

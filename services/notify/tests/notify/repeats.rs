@@ -57,7 +57,8 @@ async fn a_digest_that_was_on_its_way_is_repeated_with_the_same_others() {
         let json = posted[index].json();
         json["notifications"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
     };
-    let repeat = (1..posted.len()).find(|index| posted[*index].header("tidegate-id") == posted[0].header("tidegate-id"));
+    let repeat =
+        (1..posted.len()).find(|index| posted[*index].header("tidegate-id") == posted[0].header("tidegate-id"));
     assert_eq!(told(repeat.expect("it was repeated")), told(0));
     let all: usize = (1..posted.len()).map(|index| told(index).len()).sum();
     assert_eq!(all, 25, "after the restart everything came once");
