@@ -95,8 +95,9 @@ fn build(delivery: &Delivery, written: &Written, smtp: &SmtpConfig) -> Result<Ma
         .boundary(format!("tidegate-{}", delivery.id))
         .singlepart(part(ContentType::TEXT_PLAIN, &written.text))
         .singlepart(part(ContentType::TEXT_HTML, &written.html));
-    let message = builder.multipart(alternatives)?;
     let envelope = Envelope::new(Some(bounces_to), vec![to])?;
+    // Said, so that it is not read back from the headers: an address in quotation marks is not understood there.
+    let message = builder.envelope(envelope.clone()).multipart(alternatives)?;
     Ok(Mail { envelope, octets: message.formatted() })
 }
 

@@ -90,6 +90,7 @@ impl Reminders {
     }
 
     /// When the next one is due.
+    #[cfg(test)]
     pub fn next_ms(&self) -> Option<i64> {
         self.due.first().map(|(at_ms, _)| *at_ms)
     }

@@ -101,7 +101,7 @@ impl Worker {
                 self.backlog_next.clear();
                 match self.bus.read(&self.positions()).await {
                     Ok(opened) => reader = Some(opened),
-                    Err(error) => self.fault("reading", &error, &mut backoff, shutdown).await,
+                    Err(error) => fault("reading", &error, &mut backoff, shutdown).await,
                 }
             }
             let lost_one = self.take_backlog(shutdown).await | self.send_due(shutdown).await;
@@ -146,7 +146,7 @@ impl Worker {
                 }
                 Next::Batch(Err(error)) => {
                     reader = None;
-                    self.fault("reading", &error, &mut backoff, shutdown).await;
+                    fault("reading", &error, &mut backoff, shutdown).await;
                 }
                 Next::Time => {
                     if self.now_and_then(shutdown).await {
@@ -429,7 +429,7 @@ impl Worker {
                     if shutdown.is_cancelled() {
                         return false;
                     }
-                    self.fault("committing", &error, &mut backoff, shutdown).await;
+                    fault("committing", &error, &mut backoff, shutdown).await;
                 }
             }
         }
@@ -552,16 +552,6 @@ impl Worker {
         });
         each.collect()
     }
-
-    /// Waits out a passing fault of the log, longer each time.
-    async fn fault(&self, doing: &str, error: &BusError, backoff: &mut Backoff, shutdown: &CancellationToken) {
-        let (error, pause) = (chain(error), backoff.pause());
-        tracing::warn!(%error, retry_ms = pause.as_millis(), "{doing} failed; trying again");
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
 }
 
 /// The next batch; never without a reader.
@@ -569,5 +559,15 @@ async fn read(reader: &mut Option<Box<dyn Reader>>) -> Result<Batch, BusError> {
     match reader {
         Some(reader) => reader.next(TICK).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits out a passing fault of the log, longer each time.
+async fn fault(doing: &str, error: &BusError, backoff: &mut Backoff, shutdown: &CancellationToken) {
+    let (error, pause) = (chain(error), backoff.pause());
+    tracing::warn!(%error, retry_ms = pause.as_millis(), "{doing} failed; trying again");
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(pause) => {}
     }
 }

@@ -11,14 +11,11 @@ async fn five_hundred_locks_are_few_mails_to_the_same_administrator() {
     let mut lab = Lab::new();
     let many = 500;
     // Users are not told, so that what arrives is what administrators get.
-    lab.start(config(
-        &format!(
-            "group_window_ms = 3000\nuser_changes = []\nadministrators = [\"abuse@example.org\"]\n{}\
+    lab.start(config(&format!(
+        "user_changes = []\nadministrators = [\"abuse@example.org\"]\n{}\
          [domains.\"example.org\"]\nadministrators = [\"boss@example.org\"]\nlanguage = \"fr\"\n",
-            smtp(server.port())
-        )
-        .replacen("group_window_ms = 200\n", "", 1),
-    ))
+        smtp(server.port())
+    )))
     .await;
     lab.publish((0..many).map(|number| locked(&format!("jo{number}@example.org"), 1))).await;
     lab.until_status(NotificationStatus::Sent, 2 * many).await;

@@ -46,8 +46,15 @@ async fn what_a_thief_chooses_stays_text() {
     milestone.lock_id = NASTY.into();
     lock.id = NASTY.into();
     lab.publish([state]).await;
-    let expected = lab_recipients(account);
-    lab.until_status(NotificationStatus::Sent, expected).await;
+    let expected = recipients(account);
+    crate::lab::until("nothing is pending", async || {
+        let newest = lab.newest().await;
+        newest.len() == expected && newest.values().all(|one| one.status() != NotificationStatus::Pending)
+    })
+    .await;
+    let newest = lab.newest().await;
+    let failed: Vec<_> = newest.values().filter(|one| one.status() != NotificationStatus::Sent).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 
     for taken in server.taken() {
         let message = MessageParser::default().parse(&taken.content).unwrap();
@@ -62,7 +69,9 @@ async fn what_a_thief_chooses_stays_text() {
         assert!(html.contains("&lt;script&gt;"), "{html}");
         for body in [&text, &html] {
             assert!(!body.contains('\u{202e}') && !body.contains('\u{0}'), "{body}");
-            assert!(body.contains("{{ 7*7 }}"), "a value is no template: {body}");
+            // A user's mail has the lock's id of it all, and that is cut.
+            let is_whole = taken.to != "abuse@example.org" || body.contains("{{ 7*7 }}");
+            assert!(is_whole && !body.contains("49 &amp;"), "a value is no template: {body}");
             assert!(!body.lines().any(|line| line.starts_with("Bcc:")), "{body}");
         }
     }
@@ -98,6 +107,6 @@ async fn what_a_thief_chooses_stays_text() {
 }
 
 /// The user (if the name is an address at all), the administrator and four webhooks.
-fn lab_recipients(account: &str) -> usize {
+fn recipients(account: &str) -> usize {
     usize::from(account.parse::<lettre::Address>().is_ok()) + 1 + 4
 }

@@ -80,8 +80,9 @@ pub fn now_ms() -> i64 {
 
 /// A configuration with short pauses; `text` is the rest of `[notify]`.
 pub fn config(text: &str) -> NotifyConfig {
-    let pauses = "group_window_ms = 200\nretry_first_ms = 20\nretry_longest_ms = 100\n";
-    toml::from_str(&format!("{pauses}{text}")).unwrap()
+    let short: NotifyConfig = toml::from_str(text).unwrap();
+    let group_window_ms = short.group_window_ms.min(3_000);
+    NotifyConfig { group_window_ms, retry_first_ms: 20, retry_longest_ms: 100, ..short }
 }
 
 /// `[smtp]` for a server without TLS at this port.

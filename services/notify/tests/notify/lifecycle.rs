@@ -5,7 +5,7 @@ use crate::mail_server::{MailServer, Mode};
 use bytes::Bytes;
 use mail_parser::MessageParser;
 use prost::Message as _;
-use tidegate_bus::{Message, Topic};
+use tidegate_bus::{Bus as _, Message, Topic};
 use tidegate_notify::{Templates, retry};
 use tidegate_proto::v1;
 use tidegate_proto::v1::NotificationStatus;
@@ -158,7 +158,10 @@ async fn contacts_and_an_operators_templates_go_over_what_is_shipped() {
     )
     .unwrap();
     std::fs::write(folder.join("layout.txt"), "{{ content }}\n\nEen eigen voet\n").unwrap();
-    let settings = config(&format!("contacts = {contacts:?}\ntemplates = {folder:?}\n{}", smtp(server.port())));
+    let settings = config(&format!(
+        "max_per_account_hour = 1000\nmax_per_recipient_hour = 10000\ncontacts = {contacts:?}\ntemplates = {folder:?}\n{}",
+        smtp(server.port())
+    ));
     lab.start(settings.clone()).await;
     lab.publish([locked("jo@example.org", 1), locked("local:cron", 1)]).await;
     lab.until_status(NotificationStatus::Sent, 1).await;

@@ -38,8 +38,8 @@ async fn a_digest_that_was_on_its_way_is_repeated_with_the_same_others() {
     let mut lab = Lab::new();
     let settings = || {
         config(&format!(
-            "[[webhook]]\nname = \"pager\"\nurl = \"http://{}/\"\ngroup_window_ms = 500\ntimeout_ms = 60000\n",
-            hooks.address.to_string() + "/x#"
+            "[[webhook]]\nname = \"pager\"\nurl = \"http://{}/x\"\ngroup_window_ms = 500\ntimeout_ms = 60000\n",
+            hooks.address
         ))
     };
     lab.start(settings()).await;

@@ -71,7 +71,7 @@ async fn an_alert_fires_with_the_lock_and_is_resolved_with_the_same_labels() {
     let alerts: Vec<_> = hooks.taken().iter().map(|posted| posted.json()[0].clone()).collect();
     assert_eq!(alerts[0]["labels"], alerts[1]["labels"]);
     assert_eq!(alerts[0]["labels"]["alertname"], "TidegateAccountLocked");
-    let now = humanless_now();
+    let now = present();
     assert!(alerts[0]["endsAt"].as_str().unwrap() > now.as_str(), "it fires: {}", alerts[0]);
     assert!(alerts[1]["endsAt"].as_str().unwrap() <= now.as_str(), "it is resolved: {}", alerts[1]);
     assert!(alerts[1]["startsAt"].as_str().unwrap() <= alerts[1]["endsAt"].as_str().unwrap());
@@ -79,7 +79,7 @@ async fn an_alert_fires_with_the_lock_and_is_resolved_with_the_same_labels() {
 }
 
 /// The present in RFC 3339, as `date` says it.
-fn humanless_now() -> String {
+fn present() -> String {
     let output = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.999Z"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
