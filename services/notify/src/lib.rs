@@ -19,6 +19,7 @@ mod reminders;
 mod retry;
 mod routing;
 mod service;
+mod sharing;
 mod smtp;
 mod take_over;
 mod templates;

@@ -9,6 +9,7 @@ use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail as MailCommand, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Longest time to say goodbye: the mail was taken already.
@@ -19,13 +20,15 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Smtp {
     config: SmtpConfig,
     hello: ClientId,
+    /// Made once: reading the system's authorities takes longer than sending a mail.
+    tls: Arc<OnceLock<TlsParameters>>,
 }
 
 impl Smtp {
     /// The server of this configuration; nothing is connected yet.
     pub fn new(config: SmtpConfig) -> Self {
         let hello = ClientId::Domain(config.id_domain());
-        Self { config, hello }
+        Self { config, hello, tls: Arc::default() }
     }
 
     /// Sends one mail, within the configured time.
@@ -76,6 +79,9 @@ impl Smtp {
     }
 
     fn tls(&self) -> Result<TlsParameters, String> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
         let mut builder = TlsParameters::builder(self.config.host.clone());
         if let Some(file) = &self.config.ca {
             let pem = std::fs::read(file).map_err(|error| format!("reading {}: {error}", file.display()))?;
@@ -83,7 +89,8 @@ impl Smtp {
                 Certificate::from_pem(&pem).map_err(|error| format!("{}: {}", file.display(), chain(&error)))?;
             builder = builder.add_root_certificate(certificate);
         }
-        builder.build_rustls().map_err(|error| format!("preparing TLS: {}", chain(&error)))
+        let tls = builder.build_rustls().map_err(|error| format!("preparing TLS: {}", chain(&error)))?;
+        Ok(self.tls.get_or_init(|| tls).clone())
     }
 }
 

@@ -92,6 +92,7 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment.add_filter("slack", slack_escaped);
+        environment.add_filter("shell", shell_quoted);
         environment.set_auto_escape_callback(|name| match name.rsplit('.').next() {
             Some("html") => AutoEscape::Html,
             Some("json") => AutoEscape::Json,
@@ -290,7 +291,52 @@ fn slack_escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// An argument that a shell takes as it is: commands in mails are there to be copied, and a thief may have chosen the name.
+fn shell_quoted(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "@._+:-".contains(character);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 fn told(name: &str, error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!(" line {line}")).unwrap_or_default();
     format!("{name}{line}: {}", error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_an_account_for_one_word() {
+        assert_eq!(shell_quoted("jo+x@example.org"), "jo+x@example.org");
+        assert_eq!(shell_quoted("a;$(reboot)'@x.test"), "'a;$(reboot)'\\''@x.test'");
+        assert_eq!(shell_quoted("--json"), "'--json'");
+    }
+
+    #[test]
+    fn slack_sees_no_mention_and_no_link() {
+        assert_eq!(slack_escaped("<!channel> & <http://x|y>"), "&lt;!channel&gt; &amp; &lt;http://x|y&gt;");
+    }
+
+    #[test]
+    fn all_languages_have_all_texts_and_words() {
+        let templates = Templates::load(&NotifyConfig::default()).unwrap();
+        let english: Vec<_> = templates.languages["en"].texts.keys().collect();
+        assert_eq!(english.len(), 11);
+        for (tag, language) in &templates.languages {
+            assert_eq!(language.texts.keys().collect::<Vec<_>>(), english, "{tag}");
+            for kind in Kind::ALL {
+                assert!(tag == "en" || language.word(kind) != templates.languages["en"].word(kind), "{tag} {kind:?}");
+            }
+            for (name, text) in &language.texts {
+                let of_user = name.0 == Reader::User;
+                assert!(!of_user || !text.body.contains("reason"), "{tag} {name:?}: reasons are for administrators");
+                assert!(text.body.contains("account"), "{tag} {name:?}");
+            }
+        }
+    }
 }
