@@ -92,7 +92,17 @@ impl Server {
         Self::launch_with(dir, name, part, log, rules, "")
     }
 
-    /// The same with further sections at the end of its configuration.
+    /// Starts it with further sections at the end of its configuration, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_with(dir: &Path, name: &str, part: &str, log: &Log, rules: &str, sections: &str) -> Result<Self> {
+        let mut server = Self::launch_with(dir, name, part, log, rules, sections)?;
+        server.process.wait_until_ready(TIMEOUT)?;
+        Ok(server)
+    }
+
+    /// The same as [`Server::launch`] with further sections at the end of its configuration.
     ///
     /// # Errors
     /// When it cannot be started.
