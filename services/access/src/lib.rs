@@ -5,10 +5,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod forwarded;
 mod principal;
 mod role;
 mod scope;
 
+pub use forwarded::ForwardedPeer;
 pub use principal::{Credential, Edge, Person, Principal};
 pub use role::{Need, Role};
 pub use scope::Scope;
