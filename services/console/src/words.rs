@@ -88,7 +88,15 @@ pub(crate) fn change(change: i32) -> &'static str {
 
 /// A link to an account's page.
 pub(crate) fn account(name: &str) -> Markup {
-    html! { a.account href=(account_path(name)) { (name) } }
+    html! {
+        a.account href=(account_path(name)) {
+            @match name.rsplit_once('@') {
+                // The best place for a line to end.
+                Some((local, domain)) => { (local) wbr; "@" (domain) }
+                None => (name),
+            }
+        }
+    }
 }
 
 /// Where an account's page is.

@@ -4,6 +4,7 @@
   const RETRY_MS = 15000;
   const TYPING_MS = 300;
   const AGO_MS = 30000;
+  const MAX_SHOWN_NEW = 20;
   const main = document.getElementById("main");
   const state = document.querySelector("[data-live-state]");
   const said = document.querySelector("[data-said]");
@@ -17,6 +18,9 @@
     return element.localName + "[" + attribute + "=\"" + CSS.escape(element.getAttribute(attribute)) + "\"]";
   };
 
+  // What a row says, but for the time that passes by itself.
+  const saysOf = (row) => [...row.cells].map((cell) => (cell.querySelector("[data-ago]") ? "" : cell.textContent)).join("|");
+
   const exchange = (id, content) => {
     const part = document.getElementById(id);
     if (!part) return;
@@ -24,8 +28,7 @@
     const checked = new Set([...part.querySelectorAll("input[name=account]:checked")].map((box) => box.value));
     const open = new Set([...part.querySelectorAll("details")].flatMap((d, index) => (d.open ? [index] : [])));
     const scrolled = [...part.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
-    const isFirst = !part.dataset.told;
-    part.dataset.told = "yes";
+    const known = new Set([...part.querySelectorAll("tbody tr")].map(saysOf));
     part.replaceChildren(...content);
     for (const box of part.querySelectorAll("input[name=account]")) box.checked = checked.has(box.value);
     part.querySelectorAll("details").forEach((details, index) => { if (open.has(index)) details.open = true; });
@@ -34,11 +37,9 @@
     });
     if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
     chooseAll(part);
-    if (!isFirst) {
-      part.classList.remove("changed");
-      void part.offsetWidth;
-      part.classList.add("changed");
-    }
+    // What is new catches the eye, unless everything is.
+    const rows = [...part.querySelectorAll("tbody tr")].filter((row) => known.size && !known.has(saysOf(row)));
+    if (rows.length <= MAX_SHOWN_NEW) for (const row of rows) row.classList.add("changed");
   };
 
   // The server's own fragment: what is data in it was escaped there.

@@ -53,10 +53,10 @@ pub(super) async fn page(visitor: &Visitor, name: &str, draft: Option<Draft>) ->
         @if let Some(draft) = &draft {
             div.problem role="alert" { strong { (draft.failure.title) ". " } (draft.failure.text) }
         }
-        (part(&parts, "state"))
         div.with-aside[can_act] {
-            div { (main_column(&parts)) }
+            div.state { (part(&parts, "state")) }
             @if can_act { aside aria-label="Actions" { (actions(visitor, &state, &rules, draft.as_ref())) } }
+            div.rest { (main_column(&parts)) }
         }
     };
     let live = account_path(&state.account);
@@ -66,15 +66,15 @@ pub(super) async fn page(visitor: &Visitor, name: &str, draft: Option<Draft>) ->
 
 fn main_column(parts: &[Part]) -> Markup {
     html! {
-        section aria-labelledby="statistics-title" {
-            h2 #statistics-title { "Statistics against limits" }
+        section {
+            h2 { "Statistics against limits" }
             (part(parts, "statistics"))
         }
-        section aria-labelledby="timeline-title" { h2 #timeline-title { "Timeline" } (part(parts, "timeline")) }
-        section aria-labelledby="applied-title" { h2 #applied-title { "In force at the edges" } (part(parts, "applied")) }
-        section aria-labelledby="notified-title" { h2 #notified-title { "Notifications" } (part(parts, "notified")) }
+        section { h2 { "Timeline" } (part(parts, "timeline")) }
+        section { h2 { "In force at the edges" } (part(parts, "applied")) }
+        section { h2 { "Notifications" } (part(parts, "notified")) }
         @if parts.iter().any(|part| part.id == "audited") {
-            section aria-labelledby="audited-title" { h2 #audited-title { "Audit of this account" } (part(parts, "audited")) }
+            section { h2 { "Audit of this account" } (part(parts, "audited")) }
         }
     }
 }

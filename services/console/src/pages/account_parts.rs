@@ -75,7 +75,7 @@ fn state_markup(state: &v1::AccountState) -> Markup {
         _ => "card",
     };
     html! {
-        section class=(class) aria-label="State" {
+        section class=(class) {
             p.headline {
                 @if state.version == 0 { "Nothing was ever decided about this account: its mail flows." }
                 @else { (words::status(state.status)) " since " (words::time(state.changed_ms)) }
@@ -120,7 +120,7 @@ fn lock_markup(lock: &v1::Lock) -> Markup {
             @if lock.queued_mail == i32::from(v1::QueuedMail::Delete) { div { dt { "Queued mail" } dd { "deleted" } } }
         }
         @if !lock.evidence.is_empty() { h2 { "Evidence" } (evidence::columns(&lock.evidence)) }
-        @if !lock.clients.is_empty() { h2 { "Sent from" } (evidence::clients(&lock.clients)) }
+        @if !lock.clients.is_empty() { h2 { "Sent from" } (evidence::clients("Addresses before the lock", &lock.clients)) }
         @if !lock.subjects.is_empty() { h2 { "Subjects, as a sample" } (evidence::subjects(&lock.subjects)) }
     }
 }
@@ -176,7 +176,7 @@ fn statistics(inspection: &v1::Inspection) -> Markup {
                 }))
             }
         }
-        @if !inspection.clients.is_empty() { h3 { "Sent last from" } (evidence::clients(&inspection.clients)) }
+        @if !inspection.clients.is_empty() { h3 { "Sent last from" } (evidence::clients("Addresses now", &inspection.clients)) }
     }
 }
 

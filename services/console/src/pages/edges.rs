@@ -57,7 +57,7 @@ pub(super) fn summary(edges: &[v1::Edge]) -> Markup {
 /// How long an edge has not been heard: coarse, since each heartbeat would change it.
 pub(super) fn staleness(ms: i64) -> String {
     match ms {
-        ..10_000 => "under 10 s".to_owned(),
+        ..10_000 => "<10 s".to_owned(),
         ..60_000 => format!("{} s", ms / 10_000 * 10),
         _ => clock::span(ms),
     }
@@ -72,23 +72,21 @@ fn whole(edges: &[v1::Edge]) -> Markup {
         "Edges",
         &html! {
             thead { tr {
-                th scope="col" { "Site" } th scope="col" { "Node" } th scope="col" { "Connection" } th scope="col" { "Since" }
-                th scope="col" { "Heard" } th.number scope="col" { "States behind" } th.number scope="col" { "Propagation, half" }
-                th.number scope="col" { "99 %" } th.number scope="col" { "Clock off by" } th.number scope="col" { "Sessions" }
-                th.number scope="col" { "Refused of decided" } th.number scope="col" { "Spooled" }
-                th.number scope="col" { "Lost" } th scope="col" { "Version" }
+                th scope="col" { "Node" } th scope="col" { "Connection" } th scope="col" { "Since" } th scope="col" { "Heard" }
+                th.number scope="col" { "States behind" } th.number scope="col" { "Propagation, 50 and 99 %" }
+                th.number scope="col" { "Clock off by" } th.number scope="col" { "Sessions" }
+                th.number scope="col" { "Refused / decided" } th.number scope="col" { "Spooled" } th.number scope="col" { "Lost" }
+                th scope="col" { "Version" }
             } }
             tbody {
                 @for edge in edges {
                     tr {
-                        td { (edge.site) }
-                        th scope="row" { (edge.node) }
+                        th scope="row" { (edge.node) " " span.site { (edge.site) } }
                         td { (connection(edge)) }
                         td.time { (words::short_time(edge.since_ms)) }
                         td.time { (heard(edge)) }
                         td.number { (states(edge.behind)) }
-                        td.number { (ms(edge.propagation_p50_ms)) }
-                        td.number { (ms(edge.propagation_p99_ms)) }
+                        td.number { (ms(edge.propagation_p50_ms)) ", " (ms(edge.propagation_p99_ms)) }
                         td.number {
                             @if edge.clock_skew_ms.abs() > SKEW_MS { span.bad { "⚠ " (grouped(edge.clock_skew_ms)) " ms" } }
                             @else { (grouped(edge.clock_skew_ms)) " ms" }
@@ -96,7 +94,7 @@ fn whole(edges: &[v1::Edge]) -> Markup {
                         @match &edge.status {
                             Some(status) => {
                                 td.number { (status.sessions) }
-                                td.number { (states(status.refusals)) " of " (states(status.decisions)) }
+                                td.number { (states(status.refusals)) " / " (states(status.decisions)) }
                                 td.number { (states(status.spooled)) }
                                 td.number {
                                     @if status.lost > 0 { span.bad { "⚠ " (states(status.lost)) } } @else { "0" }

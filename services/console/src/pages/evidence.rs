@@ -15,10 +15,10 @@ pub(super) fn columns(evidence: &[v1::Evidence]) -> Markup {
     }
 }
 
-/// The addresses from which mail came.
-pub(super) fn clients(clients: &[v1::ClientSeen]) -> Markup {
+/// The addresses from which mail came. `label` is unique on the page.
+pub(super) fn clients(label: &str, clients: &[v1::ClientSeen]) -> Markup {
     words::table(
-        "Addresses",
+        label,
         &html! {
             thead { tr {
                 th scope="col" { "Address" } th.number scope="col" { "Messages" } th scope="col" { "Last" }

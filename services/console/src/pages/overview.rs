@@ -23,18 +23,18 @@ pub(crate) async fn show(visitor: Visitor) -> Response {
     let body = html! {
         h1 { "Overview" }
         (part(&parts, "numbers"))
-        div.columns {
-            section aria-labelledby="newest-title" {
-                h2 #newest-title { "Newest locks" }
+        div.columns.uneven {
+            section {
+                h2 { "Newest locks" }
                 (part(&parts, "newest"))
             }
-            section aria-labelledby="edges-title" {
-                h2 #edges-title { "Edges" }
+            section {
+                h2 { "Edges" }
                 (part(&parts, "edges"))
             }
         }
-        section aria-labelledby="days-title" {
-            h2 #days-title { "Locks per day" }
+        section {
+            h2 { "Locks per day" }
             (part(&parts, "days"))
         }
     };
@@ -98,10 +98,10 @@ fn numbers(overview: &v1::GetOverviewResponse) -> Markup {
             (tile("On probation", &told(overview.on_probation), None, ""))
             (tile("Over limits, last hour", &told(overview.over_limits), None, ""))
             @if let Some(rate) = overview.events_per_second {
-                (tile("Events per second", &words::number((rate * 10.0).round() / 10.0), None, ""))
+                (tile("Events per second", &words::number(if rate < 10.0 { (rate * 10.0).round() / 10.0 } else { rate.round() }), None, ""))
             }
             @if let (Some(connected), gone) = (overview.edges_connected, overview.edges_gone.unwrap_or_default()) {
-                @let value = if gone == 0 { connected.to_string() } else { format!("{connected}, {gone} gone") };
+                @let value = format!("{connected} of {}", connected + gone);
                 (tile("Edges connected", &value, Some("/edges"), if gone > 0 { "throttled" } else { "" }))
             }
             @if let Some(stalest) = overview.stalest_edge_ms {

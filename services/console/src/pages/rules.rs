@@ -23,8 +23,8 @@ pub(crate) async fn show(visitor: Visitor) -> Response {
     let parts = render(&folded);
     let body = html! {
         h1 { "Rules" }
-        (part(&parts, "rules"))
         @if visitor.can(Need::Administer) && !visitor.is_limited() { (switches(&visitor, &folded)) }
+        (part(&parts, "rules"))
     };
     Page { title: "Rules", section: Section::Rules, live: "/rules", body }.render(&visitor).into_response()
 }
@@ -84,8 +84,8 @@ fn whole(folded: &Folded) -> Markup {
         }
         @for rule in &folded.rules { (one(rule)) }
         @if !folded.limits.is_empty() {
-            section aria-labelledby="limits-title" {
-                h2 #limits-title { "Limits that predicates name" }
+            section {
+                h2 { "Limits that predicates name" }
                 (words::table("Limits", &html! {
                     thead { tr { th scope="col" { "Name" } th.number scope="col" { "Default" } } }
                     tbody { @for (name, limit) in &folded.limits {
@@ -159,8 +159,8 @@ fn past(action: &str) -> &str {
 
 fn switches(visitor: &Visitor, folded: &Folded) -> Markup {
     html! {
-        section aria-labelledby="switch-title" {
-            h2 #switch-title { "Switch a rule off or on" }
+        details.action {
+            summary { "Switch a rule off or on…" }
             form.narrow method="post" action="/rules/switch" {
                 (form_token(visitor))
                 label for="switch-rule" { "Rule" }

@@ -177,8 +177,8 @@ fn row(visitor: &Visitor, setting: &v1::Setting) -> Markup {
 
 fn limits_form(visitor: &Visitor, limits: &BTreeMap<String, f64>) -> Markup {
     html! {
-        section aria-labelledby="limits-title" {
-            h2 #limits-title { "Other limits" }
+        section {
+            h2 { "Other limits" }
             form method="post" action="/settings/limits" {
                 (form_token(visitor))
                 label for="limits-subject" { "Domain or account" }
@@ -205,8 +205,8 @@ fn limits_form(visitor: &Visitor, limits: &BTreeMap<String, f64>) -> Markup {
 fn exemption_form(visitor: &Visitor, rules: &[String]) -> Markup {
     let now = clock::machine(clock::now_ms()).map_or_else(String::new, |text| text[..16].to_owned());
     html! {
-        section aria-labelledby="exemption-title" {
-            h2 #exemption-title { "Exempt a domain" }
+        section {
+            h2 { "Exempt a domain" }
             form method="post" action="/settings/exemption" {
                 (form_token(visitor))
                 label for="exemption-domain" { "Domain" }
