@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-use tidegate_runtime::config::{Problems, Validate};
+use tidegate_runtime::config::{Problems, Validate, key};
+use tidegate_runtime::tls::{ServerTls, check_listen};
 
 /// The console's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +12,8 @@ use tidegate_runtime::config::{Problems, Validate};
 pub struct ConsoleConfig {
     /// Where it is served. Anything but loopback needs `tls`.
     pub listen: SocketAddr,
+    /// The server's certificate, for HTTPS. Its `client_ca` is not looked at: browsers show tokens.
+    pub tls: Option<ServerTls>,
     /// Names under which browsers may ask for it, beside the address itself, e.g. `tidegate.example.org`. Without any,
     /// and with TLS, every name is taken; without TLS only loopback's own names are.
     pub host_names: Vec<String>,
@@ -40,6 +43,7 @@ impl Default for ConsoleConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7712)),
+            tls: None,
             host_names: Vec::new(),
             max_sessions: 1_000,
             session_idle_ms: 30 * 60 * 1_000,
@@ -67,6 +71,10 @@ impl ConsoleConfig {
 
 impl Validate for ConsoleConfig {
     fn validate(&self, path: &str, problems: &mut Problems) {
+        check_listen(path, "listen", self.listen, self.tls.as_ref(), problems);
+        if let Some(tls) = &self.tls {
+            tls.validate(&key(path, "tls"), problems);
+        }
         for name in &self.host_names {
             let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
             if name.is_empty() || !name.chars().all(allowed) {
@@ -100,13 +108,14 @@ mod tests {
         };
         assert_eq!(problems(&ConsoleConfig::default()), "");
         let text = problems(&ConsoleConfig {
+            listen: "0.0.0.0:7712".parse().unwrap(),
             host_names: vec!["a b".into()],
             max_sessions: 0,
             session_idle_ms: 1,
             max_live_streams_per_session: 1_000,
             ..ConsoleConfig::default()
         });
-        for key in ["host_names", "max_sessions", "session_idle_ms", "max_live_streams_per_session"] {
+        for key in ["listen", "host_names", "max_sessions", "session_idle_ms", "max_live_streams_per_session"] {
             assert!(text.contains(&format!("console.{key}: ")), "{key} in\n{text}");
         }
     }

@@ -43,7 +43,8 @@ pub(crate) async fn stream(visitor: Visitor, State(app): State<Arc<App>>, RawQue
     let permits = [&app.streams, &visitor.session.streams].map(|bound| Arc::clone(bound).try_acquire_owned());
     let [Ok(all), Ok(own)] = permits else {
         app.metrics.refuse("live");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], "too many live pages\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], "too many live pages\n")
+            .into_response();
     };
     let (events, receiver) = mpsc::channel(BUFFER);
     app.metrics.live.inc();

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_runtime::http::{self, HttpBounds, HttpMetrics};
+use tidegate_runtime::tls::{ClientCertificates, ReloadingTls, ServerTls, TlsError, TlsOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -24,6 +25,7 @@ pub struct Console {
     listener: TcpListener,
     address: SocketAddr,
     config: ConsoleConfig,
+    tls: Option<Arc<ReloadingTls>>,
     api: Api,
     metrics: Metrics,
     connections: HttpMetrics,
@@ -41,6 +43,9 @@ pub enum ConsoleError {
         #[source]
         source: std::io::Error,
     },
+    /// Its certificate cannot be used.
+    #[error("cannot set up HTTPS for the console ([console.tls])")]
+    Certificates(#[from] TlsError),
 }
 
 impl Console {
@@ -50,7 +55,7 @@ impl Console {
     /// [`ForwardedPeer`](tidegate_access::ForwardedPeer).
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be had, or the certificate cannot be used.
     pub async fn bind<S>(config: ConsoleConfig, api: S, registry: &mut Registry) -> Result<Self, ConsoleError>
     where
         S: Service<::http::Request<tonic::body::Body>, Response = ::http::Response<tonic::body::Body>>
@@ -61,12 +66,21 @@ impl Console {
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
         S::Future: Send + 'static,
     {
+        let tls = config.tls.as_ref().map(|files| {
+            let without_clients = ServerTls { client_ca: None, ..files.clone() };
+            let options = TlsOptions { alpn: &["http/1.1"], client_certificates: ClientCertificates::Optional };
+            ReloadingTls::open(&without_clients, options)
+        });
+        let tls = tls.transpose()?;
         let failed = |source| ConsoleError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let api = Api::new(api, Duration::from_millis(config.call_timeout_ms));
         let (metrics, connections) = (Metrics::register(registry), HttpMetrics::register("console", registry));
-        Ok(Self { listener, address, config, api, metrics, connections })
+        if let Some(tls) = &tls {
+            tls.register(registry.sub_registry_with_prefix("console"));
+        }
+        Ok(Self { listener, address, config, tls, api, metrics, connections })
     }
 
     /// Where it listens.
@@ -76,15 +90,12 @@ impl Console {
 
     /// Serves until `shutdown`; then live pages end at once, and requests that are being answered in two seconds.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { listener, address, config, api, metrics, connections } = self;
+        let Self { listener, address, config, tls, api, metrics, connections } = self;
         let ending = shutdown.child_token();
         let _end_on_drop = ending.clone().drop_guard();
-        let bounds = HttpBounds {
-            max_connections: config.max_connections,
-            head_timeout: HEAD_TIMEOUT,
-            max_age: MAX_AGE,
-        };
-        let app = Arc::new(App::new(config, false, api, metrics, ending.clone()));
+        let bounds =
+            HttpBounds { max_connections: config.max_connections, head_timeout: HEAD_TIMEOUT, max_age: MAX_AGE };
+        let app = Arc::new(App::new(config, tls.is_some(), api, metrics, ending.clone()));
         let sessions = app.sessions.clone();
         let sweeping = ending.clone();
         tokio::spawn(async move {
@@ -94,6 +105,12 @@ impl Console {
             }
         });
         tracing::info!(%address, "the web console is served");
-        http::serve(listener, router(app), bounds, connections, ending).await;
+        match tls {
+            Some(tls) => {
+                tokio::spawn(Arc::clone(&tls).run(ending.clone()));
+                http::serve_over(tls, listener, router(app), bounds, connections, ending).await;
+            }
+            None => http::serve(listener, router(app), bounds, connections, ending).await,
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `axum::serve` waits for a client for ever, and takes as many as there are file descriptors: a process that also
 //! answers mail servers must not share those with whoever finds its metrics.
 
+use crate::tls::ReloadingTls;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
 /// Most octets of a request's head.
@@ -101,6 +105,15 @@ impl Handshake for Plain {
 
     async fn shake(&self, stream: TcpStream) -> io::Result<TcpStream> {
         Ok(stream)
+    }
+}
+
+/// HTTPS: TLS with whatever certificate is in force when a connection comes.
+impl Handshake for Arc<ReloadingTls> {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn shake(&self, stream: TcpStream) -> io::Result<Self::Stream> {
+        self.accept(stream, HANDSHAKE_WAIT).await.map(|handshaken| handshaken.stream).map_err(io::Error::other)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use tidegate_access::AccessConfig;
 use tidegate_bus::BusConfig;
+use tidegate_console::ConsoleConfig;
 use tidegate_control::ControlConfig;
 use tidegate_notify::NotifyConfig;
 use tidegate_runtime::telemetry::LogConfig;
@@ -23,6 +24,8 @@ pub struct ServerConfig {
     /// The control service.
     #[serde(default)]
     pub control: ControlConfig,
+    /// The web console, served beside control; none: there is none.
+    pub console: Option<ConsoleConfig>,
     /// How callers prove who they are; none: nobody is asked, on loopback addresses only.
     pub access: Option<AccessConfig>,
     /// The notification service; none: nobody is told.
@@ -56,6 +59,10 @@ impl Validate for ServerConfig {
         self.stream.validate(&key(path, "stream"), problems);
         self.control.validate(&key(path, "control"), problems);
         check_access(&key(path, "control"), "listen", self.control.listen, self.access.is_some(), problems);
+        if let Some(console) = &self.console {
+            console.validate(&key(path, "console"), problems);
+            check_access(&key(path, "console"), "listen", console.listen, self.access.is_some(), problems);
+        }
         if let Some(access) = &self.access {
             access.validate(&key(path, "access"), problems);
         }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tidegate_access::Access;
 use tidegate_bus::BusConfig;
+use tidegate_console::Console;
 use tidegate_notify::Templates;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
@@ -115,6 +116,7 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     let bus = config.log.connect().await.context("opening the log")?;
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
+    let mut console_address = None;
     if parts.control {
         let access = match &config.access {
             Some(config) => Access::open(config).context("loading credentials ([access])")?,
@@ -132,6 +134,15 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
             .await
             .context("starting control")?;
         control_address = Some(service.local_addr());
+        if let Some(console) = config.console {
+            let console = Console::bind(console, service.api(), &mut registry).await.context("starting the console")?;
+            console_address = Some(console.local_addr());
+            let until = shutdown.clone();
+            tasks.spawn(async move {
+                console.run(until).await;
+                Ok(())
+            });
+        }
         let shutdown = shutdown.clone();
         tasks.spawn(async move { service.run(shutdown).await.context("control ended") });
     }
@@ -158,8 +169,9 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
         ops.run(until).await;
         Ok(())
     });
-    let control = control_address.map(tracing::field::display);
-    tracing::info!(control, ops = %ops_address, "listening");
+    let (control, console) =
+        (control_address.map(tracing::field::display), console_address.map(tracing::field::display));
+    tracing::info!(control, console, ops = %ops_address, "listening");
     Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })
 }
 
