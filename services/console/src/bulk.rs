@@ -146,11 +146,8 @@ impl BulkAction {
 
     async fn act(&self, calls: &Calls) -> Result<(), Status> {
         // If it became other accounts since, nothing is done.
-        let request = v1::ActOnManyRequest {
-            dry_run: false,
-            expected_count: Some(self.planned.total),
-            ..self.request.clone()
-        };
+        let request =
+            v1::ActOnManyRequest { dry_run: false, expected_count: Some(self.planned.total), ..self.request.clone() };
         let answers = calls.act_on_many(request).await?;
         follow(answers, |answer| {
             if let State::Running(tally) = &mut *self.state.lock() {
@@ -200,7 +197,6 @@ impl Tally {
         self.total.saturating_sub(self.refused)
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -69,9 +69,10 @@ mod tests {
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {
-        let headers = HeaderMap::from_iter([
-            (header::COOKIE, HeaderValue::from_static("a=1; xtidegate=no; tidegate-sign-in=s; tidegate=yes; b=2")),
-        ]);
+        let headers = HeaderMap::from_iter([(
+            header::COOKIE,
+            HeaderValue::from_static("a=1; xtidegate=no; tidegate-sign-in=s; tidegate=yes; b=2"),
+        )]);
         assert_eq!(Cookie::Session.read(&headers, false), "yes");
         assert_eq!(Cookie::SignIn.read(&headers, false), "s");
         assert_eq!(Cookie::Session.read(&headers, true), "");

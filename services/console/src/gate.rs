@@ -49,7 +49,8 @@ pub(crate) async fn gate(State(app): State<Arc<App>>, request: Request, next: Ne
 fn refusal(app: &App, request: &Request) -> Option<(&'static str, StatusCode, &'static str)> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_our_host(host, app) {
-        let text = "This console does not answer to that name. Its configuration ([console] host_names) says which it has.";
+        let text =
+            "This console does not answer to that name. Its configuration ([console] host_names) says which it has.";
         return Some(("host", StatusCode::MISDIRECTED_REQUEST, text));
     }
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -103,9 +104,8 @@ mod tests {
     #[test]
     fn only_a_page_of_the_same_origin_may_post() {
         let from = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(name, value)| {
-                (HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let headers =
+                pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             is_from_our_page(&headers.collect(), "console.example:7712", true)
         };
         assert!(from(&[("origin", "https://console.example:7712"), ("sec-fetch-site", "same-origin")]));
@@ -120,9 +120,10 @@ mod tests {
 
     #[test]
     fn a_hosts_name_is_read_without_its_port() {
-        assert_eq!(["a.b:1", "a.b", "[::1]:7", "[::1]", "127.0.0.1:80", ""].map(name_of), [
-            "a.b", "a.b", "::1", "::1", "127.0.0.1", ""
-        ]);
+        assert_eq!(
+            ["a.b:1", "a.b", "[::1]:7", "[::1]", "127.0.0.1:80", ""].map(name_of),
+            ["a.b", "a.b", "::1", "::1", "127.0.0.1", ""]
+        );
     }
 
     #[test]
@@ -132,7 +133,8 @@ mod tests {
         assert!(is_on_this_machine(here, &none));
         assert!(is_on_this_machine("[::ffff:127.0.0.1]:1".parse().unwrap(), &none));
         assert!(!is_on_this_machine("192.0.2.1:1".parse().unwrap(), &none));
-        let proxied = HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("x"))]);
+        let proxied =
+            HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("x"))]);
         assert!(!is_on_this_machine(here, &proxied));
     }
 }

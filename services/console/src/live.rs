@@ -43,7 +43,8 @@ pub(crate) async fn stream(visitor: Visitor, State(app): State<Arc<App>>, RawQue
     let permits = [&app.streams, &visitor.session.streams].map(|bound| Arc::clone(bound).try_acquire_owned());
     let [Ok(all), Ok(own)] = permits else {
         app.metrics.refuse("live");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], "too many live pages\n").into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], "too many live pages\n")
+            .into_response();
     };
     let (events, receiver) = mpsc::channel(BUFFER);
     app.metrics.live.inc();
@@ -76,12 +77,14 @@ impl Follower {
         let app = Arc::clone(&self.app);
         tokio::select! {
             () = self.follow() => {}
-            () = ended.cancelled() => {
-                // The browser asks for the page again, and is led to the sign-in.
-                let _ = tokio::time::timeout(STALL, events.send(Event::default().event("ended").data("-"))).await;
-            }
+            () = ended.cancelled() => {}
             () = ending.cancelled() => {}
             () = events.closed() => {}
+        }
+        // It may be this stream that found out that the credential counts no longer.
+        if ended.is_cancelled() {
+            // The browser asks for the page again, and is led to the sign-in.
+            let _ = tokio::time::timeout(STALL, events.send(Event::default().event("ended").data("-"))).await;
         }
         app.metrics.live.dec();
     }
@@ -114,9 +117,12 @@ impl Follower {
             let pause = (began.elapsed() * COST_FACTOR).max(interval);
             let pause = if failures > 0 { (pause * 2_u32.pow(failures.min(6))).min(MAX_PAUSE) } else { pause };
             tokio::time::sleep(pause).await;
-            tokio::select! {
-                () = watch.changed() => {}
-                () = tokio::time::sleep(poll) => {}
+            // What failed is tried again, whether something has changed or not.
+            if failures == 0 {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = tokio::time::sleep(poll) => {}
+                }
             }
             seen = watch.take();
         }

@@ -31,7 +31,7 @@ const CLASSES: [(&str, &str); 8] = [
     ("#080808", "limit-observe"),
 ];
 
-const WIDE: (u32, u32) = (720, 180);
+const WIDE: (u32, u32) = (480, 220);
 const SMALL: (u32, u32) = (400, 170);
 
 type Drawing<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -53,11 +53,11 @@ pub(crate) fn days(label: &str, days: &[v1::DayCount]) -> Markup {
             .configure_mesh()
             .disable_x_mesh()
             .y_labels(4)
-            .x_labels(10)
+            .x_labels(6)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS)
-            .label_style(("sans-serif", 14, &AXIS))
+            .label_style(("sans-serif", 16, &AXIS))
             .x_label_formatter(&|index| days.get(*index).map_or_else(String::new, |day| clock::day(day.day_ms)))
             .draw()?;
         chart.draw_series(days.iter().enumerate().filter(|(_, day)| day.count > 0).map(|(index, day)| {
@@ -95,7 +95,7 @@ pub(crate) fn series(label: &str, points: &[v1::StatisticPoint], limits: &[&v1::
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS)
-            .label_style(("sans-serif", 14, &AXIS))
+            .label_style(("sans-serif", 16, &AXIS))
             .x_label_formatter(&|at_ms| clock::minute(*at_ms))
             .y_label_formatter(&|value| number(*value))
             .draw()?;

@@ -79,11 +79,8 @@ impl Console {
         let Self { listener, address, config, api, metrics, connections } = self;
         let ending = shutdown.child_token();
         let _end_on_drop = ending.clone().drop_guard();
-        let bounds = HttpBounds {
-            max_connections: config.max_connections,
-            head_timeout: HEAD_TIMEOUT,
-            max_age: MAX_AGE,
-        };
+        let bounds =
+            HttpBounds { max_connections: config.max_connections, head_timeout: HEAD_TIMEOUT, max_age: MAX_AGE };
         let app = Arc::new(App::new(config, false, api, metrics, ending.clone()));
         let sessions = app.sessions.clone();
         let sweeping = ending.clone();

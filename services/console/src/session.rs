@@ -258,12 +258,8 @@ pub(crate) fn random() -> String {
 mod tests {
     use super::*;
 
-    const BOUNDS: SessionBounds = SessionBounds {
-        max: 2,
-        idle: Duration::from_mins(1),
-        max_age: Duration::from_hours(1),
-        max_streams: 1,
-    };
+    const BOUNDS: SessionBounds =
+        SessionBounds { max: 2, idle: Duration::from_mins(1), max_age: Duration::from_hours(1), max_streams: 1 };
 
     fn begin(sessions: &Sessions, name: &str) -> String {
         let who = WhoAmIResponse { name: name.into(), ..WhoAmIResponse::default() };

@@ -35,7 +35,8 @@ pub(crate) async fn show(State(app): State<Arc<App>>, RawQuery(query): RawQuery,
 pub(crate) async fn sign_in(State(app): State<Arc<App>>, request: Request) -> Response {
     let headers = request.headers().clone();
     let Some(Peer(peer)) = peer_of(&request) else {
-        return (StatusCode::INTERNAL_SERVER_ERROR, layout::bare("Refused", "Your address is not known.")).into_response();
+        return (StatusCode::INTERNAL_SERVER_ERROR, layout::bare("Refused", "Your address is not known."))
+            .into_response();
     };
     let fields = match read_fields(request).await {
         Ok(fields) => fields,

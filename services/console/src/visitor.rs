@@ -73,9 +73,9 @@ impl Visitor {
         let mut response = Redirect::to(&format!("{to}{with}note={name}")).into_response();
         if self.is_unproven() {
             let actor: String = url::form_urlencoded::byte_serialize(self.actor.as_bytes()).collect();
-            response.headers_mut().extend(
-                Cookie::Actor.set(&actor, self.app.is_secure).map(|cookie| (header::SET_COOKIE, cookie)),
-            );
+            response
+                .headers_mut()
+                .extend(Cookie::Actor.set(&actor, self.app.is_secure).map(|cookie| (header::SET_COOKIE, cookie)));
         }
         response
     }

@@ -168,6 +168,11 @@ pub(crate) fn table(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { table { (table) } } }
 }
 
+/// The same, and where there is little room each row is a card: its mark, name and state in the first line.
+pub(crate) fn cards(label: &str, table: &Markup) -> Markup {
+    html! { div.scroll role="region" aria-label=(label) tabindex="0" { table.cards { (table) } } }
+}
+
 /// Says that something cannot be shown, and why.
 pub(crate) fn hint(what: &str, status: &tonic::Status) -> Markup {
     let words = crate::failure::words(status);
@@ -195,9 +200,11 @@ mod tests {
     fn hostile_text_stays_text() {
         let script = "<script>alert(1)</script>\"'&";
         let lock = v1::Lock { reason: script.into(), actor: script.into(), ..v1::Lock::default() };
-        let ruled = v1::Lock { rule: Some(v1::RuleRef { name: script.into(), rule_set: String::new() }), ..lock.clone() };
+        let ruled =
+            v1::Lock { rule: Some(v1::RuleRef { name: script.into(), rule_set: String::new() }), ..lock.clone() };
         let status = tonic::Status::internal(script);
-        for markup in [account(script), why(&lock), why(&ruled), column(script), hint(script, &status), nothing(script)] {
+        for markup in [account(script), why(&lock), why(&ruled), column(script), hint(script, &status), nothing(script)]
+        {
             let text = markup.into_string();
             assert!(!text.contains("<script") && text.contains("&lt;script&gt;"), "{text}");
             assert!(!text.contains("\"'&\""), "{text}");

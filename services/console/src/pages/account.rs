@@ -80,10 +80,8 @@ fn main_column(parts: &[Part]) -> Markup {
 }
 
 fn actions(visitor: &Visitor, state: &AccountState, rules: &[String], draft: Option<&Draft>) -> Markup {
-    let is_refused = matches!(
-        AccountStatus::try_from(state.status),
-        Ok(AccountStatus::Locked | AccountStatus::Throttled)
-    );
+    let is_refused =
+        matches!(AccountStatus::try_from(state.status), Ok(AccountStatus::Locked | AccountStatus::Throttled));
     let nothing = Fields::default();
     let typed = |form: &str| draft.filter(|draft| draft.form == form).map_or(&nothing, |draft| &draft.fields);
     let is_open = |form: &str, usual: bool| draft.map_or(usual, |draft| draft.form == form);

@@ -112,7 +112,8 @@ pub(super) fn exempt_command(fields: &Fields) -> Result<v1::ExemptCommand, Strin
 
 /// A command in words, for who confirms it.
 pub(super) fn lock_words(command: &v1::LockCommand) -> String {
-    let span = command.for_ms.map_or_else(|| "until somebody unlocks it".to_owned(), |ms| format!("for {}", clock::span(ms)));
+    let span =
+        command.for_ms.map_or_else(|| "until somebody unlocks it".to_owned(), |ms| format!("for {}", clock::span(ms)));
     let queued = QUEUED.iter().find(|(.., mail)| i32::from(*mail) == command.queued_mail).map_or("", |q| q.1);
     format!("{span}; queued mail: {queued}")
 }
@@ -151,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_hostile_draft_stays_text() {
-        let fields = Fields::parse(b"reason=%3C%2Ftextarea%3E%3Cscript%3E&reply=%22%3E%3Cscript%3E&note=%22%3E%3Cscript%3E");
+        let fields =
+            Fields::parse(b"reason=%3C%2Ftextarea%3E%3Cscript%3E&reply=%22%3E%3Cscript%3E&note=%22%3E%3Cscript%3E");
         for markup in [reason("x", &fields), lock_fields("x", &fields), unlock_fields("x", &fields)] {
             assert!(!markup.into_string().contains("<script"));
         }

@@ -29,8 +29,11 @@ pub(super) async fn whole(visitor: &Visitor, name: &str) -> Result<(v1::AccountS
     let calls = &visitor.calls;
     let account = || name.to_owned();
     let inspect = v1::InspectAccountRequest { account: account(), points: POINTS, wait_ms: INSPECT_WAIT_MS };
-    let notifications =
-        v1::ListNotificationsRequest { account: account(), page_size: RECORDS, ..v1::ListNotificationsRequest::default() };
+    let notifications = v1::ListNotificationsRequest {
+        account: account(),
+        page_size: RECORDS,
+        ..v1::ListNotificationsRequest::default()
+    };
     let audit = v1::ListAuditRequest {
         filter: Some(v1::AuditFilter { account: account(), actions: true, ..v1::AuditFilter::default() }),
         page_size: RECORDS,
@@ -51,9 +54,7 @@ pub(super) async fn whole(visitor: &Visitor, name: &str) -> Result<(v1::AccountS
         Part { id: "state", markup: state_markup(&state) },
         Part {
             id: "statistics",
-            markup: shown("Statistics", inspected, |answer| {
-                statistics(&answer.inspection.unwrap_or_default())
-            })?,
+            markup: shown("Statistics", inspected, |answer| statistics(&answer.inspection.unwrap_or_default()))?,
         },
         Part { id: "timeline", markup: timeline(&state) },
         Part { id: "applied", markup: applied(&edges) },
@@ -127,15 +128,17 @@ fn lock_markup(lock: &v1::Lock) -> Markup {
 
 /// The statistics as plots, those that a rule looks at, and as a table, all.
 fn statistics(inspection: &v1::Inspection) -> Markup {
-    let limits_of =
-        |column: &str| inspection.limits.iter().filter(|limit| limit.column == column).collect::<Vec<_>>();
-    let value_of = |column: &str| inspection.values.iter().find(|value| value.column == column).map(|value| value.value);
+    let limits_of = |column: &str| inspection.limits.iter().filter(|limit| limit.column == column).collect::<Vec<_>>();
+    let value_of =
+        |column: &str| inspection.values.iter().find(|value| value.column == column).map(|value| value.value);
     let is_alive = |series: &&v1::StatisticSeries| series.points.iter().any(|point| point.value > 0.0);
     let mut drawn: Vec<_> = inspection.series.iter().filter(is_alive).collect();
     // What is nearest to its limit comes first.
     let share = |series: &v1::StatisticSeries| {
         let value = value_of(&series.column).unwrap_or_default();
-        let shares = limits_of(&series.column).into_iter().filter(|limit| limit.comparison.starts_with('>') && limit.limit > 0.0);
+        let shares = limits_of(&series.column)
+            .into_iter()
+            .filter(|limit| limit.comparison.starts_with('>') && limit.limit > 0.0);
         shares.map(|limit| value / limit.limit).filter(|share| share.is_finite()).fold(0.0, f64::max)
     };
     drawn.sort_by(|a, b| share(b).total_cmp(&share(a)));

@@ -108,11 +108,8 @@ pub(crate) async fn show(visitor: Visitor, RawQuery(query): RawQuery) -> Respons
 
 /// What of it can change.
 pub(super) async fn parts(visitor: &Visitor, query: &Query) -> Result<Vec<Part>, Status> {
-    let request = v1::ListAuditRequest {
-        filter: Some(query.filter()),
-        page_size: PAGE_SIZE,
-        page_token: query.page.clone(),
-    };
+    let request =
+        v1::ListAuditRequest { filter: Some(query.filter()), page_size: PAGE_SIZE, page_token: query.page.clone() };
     let answer = visitor.calls.list_audit(request).await?;
     let markup = html! {
         (records(&answer.records, true))

@@ -107,7 +107,8 @@ pub(crate) async fn confirm(form: Form) -> Response {
         return visitor.failed(&gone());
     };
     if fields.get("expected") != action.planned.total.to_string() {
-        return visitor.failed(&Failure::invalid("The number of accounts is not the one of the dry run.").back(path(&action.id)));
+        return visitor
+            .failed(&Failure::invalid("The number of accounts is not the one of the dry run.").back(path(&action.id)));
     }
     action.confirm(visitor.calls.clone(), visitor.app.ending.clone());
     axum::response::Redirect::to(&path(&action.id)).into_response()
@@ -288,5 +289,6 @@ fn path(id: &str) -> String {
 }
 
 fn gone() -> Failure {
-    Failure::not_found("This bulk action is not kept, or is somebody else's. The audit has what was done.").back("/accounts")
+    Failure::not_found("This bulk action is not kept, or is somebody else's. The audit has what was done.")
+        .back("/accounts")
 }

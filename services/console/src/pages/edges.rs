@@ -67,7 +67,8 @@ fn whole(edges: &[v1::Edge]) -> Markup {
     if edges.is_empty() {
         return words::nothing("No edge has been seen since the service was started.");
     }
-    let ms = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{} ms", words::number(ms.round())));
+    let ms =
+        |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{} ms", words::number(ms.round())));
     words::table(
         "Edges",
         &html! {

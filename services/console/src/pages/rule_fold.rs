@@ -93,7 +93,8 @@ mod tests {
             activity: vec![v1::RuleActivity { rule: "burst".into(), matches: 3, last_ms: 9, recent }],
             limits: [("most".to_owned(), 5.0)].into(),
         };
-        let sets = [set(0, "a", vec![held("x", 1), held("y", 5)]), set(1, "a", vec![held("x", 3)]), set(2, "b", vec![])];
+        let sets =
+            [set(0, "a", vec![held("x", 1), held("y", 5)]), set(1, "a", vec![held("x", 3)]), set(2, "b", vec![])];
         let folded = fold(&sets);
         assert_eq!(folded.versions, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
         assert!(folded.is_observing && !folded.is_mixed);

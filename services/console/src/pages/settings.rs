@@ -21,10 +21,8 @@ const LIMIT: &str = "limit-";
 /// The page.
 pub(crate) async fn show(visitor: Visitor) -> Response {
     let calls = &visitor.calls;
-    let (settings, rules) = tokio::join!(
-        calls.list_settings(v1::ListSettingsRequest {}),
-        calls.list_rules(v1::ListRulesRequest {}),
-    );
+    let (settings, rules) =
+        tokio::join!(calls.list_settings(v1::ListSettingsRequest {}), calls.list_rules(v1::ListRulesRequest {}),);
     let settings = match settings {
         Ok(answer) => list(&visitor, &answer.settings),
         Err(status) if status.code() == tonic::Code::Unauthenticated => return visitor.failed(&status.into()),

@@ -8,18 +8,59 @@ pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
 const NAMES: [&str; 24] = [
-    "anna.berg", "b.novak", "carla", "d.okafor", "emil.svensson", "f.rossi", "gwen.hughes", "h.tanaka", "ines.pereira",
-    "j.kowalski", "karin", "l.dubois", "marta.silva", "n.haddad", "office", "p.jensen", "q.li", "r.meyer", "sofia",
-    "t.oconnor", "u.yilmaz", "vera.popova", "w.chen", "newsletter",
+    "anna.berg",
+    "b.novak",
+    "carla",
+    "d.okafor",
+    "emil.svensson",
+    "f.rossi",
+    "gwen.hughes",
+    "h.tanaka",
+    "ines.pereira",
+    "j.kowalski",
+    "karin",
+    "l.dubois",
+    "marta.silva",
+    "n.haddad",
+    "office",
+    "p.jensen",
+    "q.li",
+    "r.meyer",
+    "sofia",
+    "t.oconnor",
+    "u.yilmaz",
+    "vera.popova",
+    "w.chen",
+    "newsletter",
 ];
 const DOMAINS: [&str; 5] = ["example.org", "example.com", "school.example", "clinic.example", "city.example"];
 pub const RULES: [(&str, &str, &str, &str); 7] = [
-    ("volume-alone", "lock", "recipients_1h >= $recipients_1h_lock", "500 external recipients in an hour, whatever they look like"),
-    ("burst-unknown", "lock", "recipients_15m >= 200 AND new_recipients_15m >= 150 AND size_cv_15m < 0.15", "Many recipients never written to before, one text"),
+    (
+        "volume-alone",
+        "lock",
+        "recipients_1h >= $recipients_1h_lock",
+        "500 external recipients in an hour, whatever they look like",
+    ),
+    (
+        "burst-unknown",
+        "lock",
+        "recipients_15m >= 200 AND new_recipients_15m >= 150 AND size_cv_15m < 0.15",
+        "Many recipients never written to before, one text",
+    ),
     ("spam-verdicts", "lock", "spam_15m >= 5", "The filter called five messages spam"),
     ("many-countries", "lock", "countries_1h >= 3 AND messages_1h >= 20", "Mail from three countries within an hour"),
-    ("unknown-recipients", "throttle", "unknown_recipients_1h >= 25 AND unknown_recipients_1h >= 0.3 * recipients_1h", "A bought list: a third of the addresses do not exist"),
-    ("burst", "throttle", "recipients_15m >= 100 OR recipients_15m > 10 * baseline_recipients_15m", "Far above the account's own past"),
+    (
+        "unknown-recipients",
+        "throttle",
+        "unknown_recipients_1h >= 25 AND unknown_recipients_1h >= 0.3 * recipients_1h",
+        "A bought list: a third of the addresses do not exist",
+    ),
+    (
+        "burst",
+        "throttle",
+        "recipients_15m >= 100 OR recipients_15m > 10 * baseline_recipients_15m",
+        "Far above the account's own past",
+    ),
     ("warn-early", "notify", "recipients_15m >= 50", "A first look"),
 ];
 
@@ -62,7 +103,9 @@ pub fn locked(account: &str, index: u64, since_ms: i64) -> v1::AccountState {
     let (rule, _, _, reason) = RULES[(mixed(index * 5) % 4) as usize];
     let id = format!("L-{:08X}", mixed(index * 13) as u32);
     let clients = (0..4_u64).map(|k| v1::ClientSeen {
-        address: if k == 3 { vec![0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0x51, 9] } else {
+        address: if k == 3 {
+            vec![0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0x51, 9]
+        } else {
             vec![203, 0, 113, (mixed(index + k) % 250) as u8]
         },
         messages: (mixed(index * 2 + k) % 180) as u32 + 1,
@@ -99,7 +142,15 @@ pub fn locked(account: &str, index: u64, since_ms: i64) -> v1::AccountState {
         changed_ms: since_ms,
         timeline: vec![
             milestone(1, since_ms - 9 * MINUTE_MS, v1::Change::Noticed, "warn-early", "", "A first look", ""),
-            milestone(2, since_ms - 4 * MINUTE_MS, v1::Change::Throttled, "burst", "", "Far above the account's own past", ""),
+            milestone(
+                2,
+                since_ms - 4 * MINUTE_MS,
+                v1::Change::Throttled,
+                "burst",
+                "",
+                "Far above the account's own past",
+                "",
+            ),
             milestone(3, since_ms, v1::Change::Locked, rule, "", reason, &id),
         ],
         ..v1::AccountState::default()
@@ -123,7 +174,15 @@ fn throttled(account: &str, since_ms: i64) -> v1::AccountState {
         lock: Some(lock),
         version: 2,
         changed_ms: since_ms,
-        timeline: vec![milestone(2, since_ms, v1::Change::Throttled, "burst", "", "Far above the account's own past", "")],
+        timeline: vec![milestone(
+            2,
+            since_ms,
+            v1::Change::Throttled,
+            "burst",
+            "",
+            "Far above the account's own past",
+            "",
+        )],
         ..v1::AccountState::default()
     }
 }
@@ -135,7 +194,15 @@ fn active(account: &str, index: u64, since_ms: i64) -> v1::AccountState {
         version: 4,
         changed_ms: since_ms,
         timeline: vec![
-            milestone(3, since_ms - 5 * HOUR_MS, v1::Change::Locked, "spam-verdicts", "", "The filter called five messages spam", "L-0A1B2C3D"),
+            milestone(
+                3,
+                since_ms - 5 * HOUR_MS,
+                v1::Change::Locked,
+                "spam-verdicts",
+                "",
+                "The filter called five messages spam",
+                "L-0A1B2C3D",
+            ),
             milestone(4, since_ms, v1::Change::Unlocked, "", "olaf", "Called back, password changed", "L-0A1B2C3D"),
         ],
         ..v1::AccountState::default()
@@ -154,7 +221,15 @@ fn active(account: &str, index: u64, since_ms: i64) -> v1::AccountState {
     state
 }
 
-fn milestone(version: u64, at_ms: i64, change: v1::Change, rule: &str, actor: &str, reason: &str, lock: &str) -> v1::Milestone {
+fn milestone(
+    version: u64,
+    at_ms: i64,
+    change: v1::Change,
+    rule: &str,
+    actor: &str,
+    reason: &str,
+    lock: &str,
+) -> v1::Milestone {
     v1::Milestone {
         version,
         at_ms,
@@ -170,8 +245,15 @@ pub fn inspection(account: &str, points: u32) -> v1::Inspection {
     let now_ms = now_ms();
     let seed = account.bytes().map(u64::from).sum::<u64>();
     let columns: [(&str, f64); 9] = [
-        ("recipients_15m", 520.0), ("recipients_1h", 610.0), ("new_recipients_15m", 470.0), ("messages_1h", 88.0),
-        ("spam_15m", 3.0), ("countries_1h", 3.0), ("unknown_recipients_1h", 31.0), ("size_cv_15m", 0.04), ("client_ips_1h", 4.0),
+        ("recipients_15m", 520.0),
+        ("recipients_1h", 610.0),
+        ("new_recipients_15m", 470.0),
+        ("messages_1h", 88.0),
+        ("spam_15m", 3.0),
+        ("countries_1h", 3.0),
+        ("unknown_recipients_1h", 31.0),
+        ("size_cv_15m", 0.04),
+        ("client_ips_1h", 4.0),
     ];
     let series = columns.iter().enumerate().map(|(index, (column, high))| v1::StatisticSeries {
         column: (*column).into(),
@@ -187,16 +269,31 @@ pub fn inspection(account: &str, points: u32) -> v1::Inspection {
             .collect(),
     });
     let limit = |rule: &str, action: &str, column: &str, comparison: &str, limit: f64| v1::LimitInForce {
-        rule: rule.into(), action: action.into(), column: column.into(), comparison: comparison.into(), limit,
+        rule: rule.into(),
+        action: action.into(),
+        column: column.into(),
+        comparison: comparison.into(),
+        limit,
     };
-    let more = ["messages_5m", "messages_15m", "messages_24h", "recipients_24h", "bounces_1h", "login_failures_1h", "hours_of_day_24h"];
+    let more = [
+        "messages_5m",
+        "messages_15m",
+        "messages_24h",
+        "recipients_24h",
+        "bounces_1h",
+        "login_failures_1h",
+        "hours_of_day_24h",
+    ];
     v1::Inspection {
         account: account.into(),
         at_ms: now_ms,
         values: columns
             .iter()
             .map(|(column, high)| v1::StatisticValue { column: (*column).into(), value: *high })
-            .chain(more.iter().map(|column| v1::StatisticValue { column: (*column).into(), value: (mixed(seed + column.len() as u64) % 90) as f64 }))
+            .chain(more.iter().map(|column| v1::StatisticValue {
+                column: (*column).into(),
+                value: (mixed(seed + column.len() as u64) % 90) as f64,
+            }))
             .chain([v1::StatisticValue { column: "baseline_recipients_15m".into(), value: f64::NAN }])
             .collect(),
         series: series.collect(),
@@ -232,22 +329,38 @@ pub fn edges() -> Vec<v1::Edge> {
         propagation_p50_ms: connected.then_some(4.2),
         propagation_p99_ms: connected.then_some(31.0),
         clock_skew_ms: skew,
-        status: Some(v1::EdgeStatus { sessions: 41, decisions: 918_231, refusals: 5_112, spooled: if connected { 0 } else { 1_830 }, lost: 0 }),
+        status: Some(v1::EdgeStatus {
+            sessions: 41,
+            decisions: 918_231,
+            refusals: 5_112,
+            spooled: if connected { 0 } else { 1_830 },
+            lost: 0,
+        }),
     };
-    vec![edge("mx1", "berlin", true, 0, 3), edge("mx2", "berlin", true, 0, -12), edge("smtp-a", "porto", false, 212, 3_400)]
+    vec![
+        edge("mx1", "berlin", true, 0, 3),
+        edge("mx2", "berlin", true, 0, -12),
+        edge("smtp-a", "porto", false, 212, 3_400),
+    ]
 }
 
 pub fn rule_sets(settings: &[v1::Setting]) -> Vec<v1::RuleSet> {
-    let is_off = |name: &str| settings.iter().any(|setting| {
+    let is_off = |name: &str| {
+        settings.iter().any(|setting| {
         matches!(&setting.kind, Some(v1::setting::Kind::RuleSwitch(switch)) if switch.rule == name && switch.off)
-    });
+    })
+    };
     let rule = |(name, action, predicate, reason): &(&str, &str, &str, &str)| v1::Rule {
         name: (*name).into(),
         predicate: (*predicate).into(),
         action: (*action).into(),
         for_ms: (*action == "throttle").then_some(HOUR_MS),
         reason: (*reason).into(),
-        reply: if *action == "lock" { "Your account is locked; please call the help desk.".into() } else { String::new() },
+        reply: if *action == "lock" {
+            "Your account is locked; please call the help desk.".into()
+        } else {
+            String::new()
+        },
         source: "Microsoft 365: 500 external recipients an hour".into(),
         enabled: !is_off(name),
         domains: Vec::new(),
@@ -267,10 +380,24 @@ pub fn rule_sets(settings: &[v1::Setting]) -> Vec<v1::RuleSet> {
             mode: v1::RuleMode::Observe.into(),
             rules: RULES.iter().map(rule).collect(),
             since_ms: now_ms() - 2 * DAY_MS,
-            problems: if partition == 2 { vec!["rules.toml, line 41: rule \"late\": no column recipient_15m; did you mean recipients_15m?".into()] } else { Vec::new() },
+            problems: if partition == 2 {
+                vec!["rules.toml, line 41: rule \"late\": no column recipient_15m; did you mean recipients_15m?".into()]
+            } else {
+                Vec::new()
+            },
             activity: vec![
-                v1::RuleActivity { rule: "burst-unknown".into(), matches: 14, last_ms: now_ms() - 4 * MINUTE_MS, recent: (0..3).map(|k| held(k + u64::from(partition) * 3, "lock")).collect() },
-                v1::RuleActivity { rule: "warn-early".into(), matches: 132, last_ms: now_ms() - MINUTE_MS, recent: vec![held(u64::from(partition), "notify")] },
+                v1::RuleActivity {
+                    rule: "burst-unknown".into(),
+                    matches: 14,
+                    last_ms: now_ms() - 4 * MINUTE_MS,
+                    recent: (0..3).map(|k| held(k + u64::from(partition) * 3, "lock")).collect(),
+                },
+                v1::RuleActivity {
+                    rule: "warn-early".into(),
+                    matches: 132,
+                    last_ms: now_ms() - MINUTE_MS,
+                    recent: vec![held(u64::from(partition), "notify")],
+                },
             ],
             limits: [("recipients_1h_lock".to_owned(), 500.0), ("recipients_15m_throttle".to_owned(), 100.0)].into(),
         })
@@ -293,7 +420,11 @@ pub fn audit() -> Vec<v1::AuditRecord> {
                 account: if method.ends_with("Account") { account(index).account } else { String::new() },
                 reason: if method == "ListAccounts" { String::new() } else { "Ticket 48112: user called back".into() },
                 allowed: !denied,
-                result: if denied { "vera is viewer; this needs the role operator or admin".into() } else { String::new() },
+                result: if denied {
+                    "vera is viewer; this needs the role operator or admin".into()
+                } else {
+                    String::new()
+                },
                 before: (method == "UnlockAccount").then(|| v1::AccountState { status: 3, ..Default::default() }),
                 after: (method == "UnlockAccount").then(|| v1::AccountState { status: 1, ..Default::default() }),
                 request: if method == "SwitchRule" { "volume-alone off".into() } else { String::new() },
@@ -304,10 +435,29 @@ pub fn audit() -> Vec<v1::AuditRecord> {
 }
 
 pub fn settings() -> Vec<v1::Setting> {
-    let setting = |key: &str, kind| v1::Setting { key: key.into(), actor: "amy".into(), reason: "Contract of the city".into(), set_ms: now_ms() - 6 * DAY_MS, kind: Some(kind) };
+    let setting = |key: &str, kind| v1::Setting {
+        key: key.into(),
+        actor: "amy".into(),
+        reason: "Contract of the city".into(),
+        set_ms: now_ms() - 6 * DAY_MS,
+        kind: Some(kind),
+    };
     vec![
-        setting("exemption/school.example", v1::setting::Kind::DomainExemption(v1::DomainExemption { domain: "school.example".into(), rules: vec!["burst".into()], until_ms: Some(now_ms() + 9 * DAY_MS) })),
-        setting("limits/city.example", v1::setting::Kind::Limits(v1::LimitsFor { subject: "city.example".into(), limits: [("recipients_1h_lock".to_owned(), 2_000.0)].into() })),
+        setting(
+            "exemption/school.example",
+            v1::setting::Kind::DomainExemption(v1::DomainExemption {
+                domain: "school.example".into(),
+                rules: vec!["burst".into()],
+                until_ms: Some(now_ms() + 9 * DAY_MS),
+            }),
+        ),
+        setting(
+            "limits/city.example",
+            v1::setting::Kind::Limits(v1::LimitsFor {
+                subject: "city.example".into(),
+                limits: [("recipients_1h_lock".to_owned(), 2_000.0)].into(),
+            }),
+        ),
     ]
 }
 

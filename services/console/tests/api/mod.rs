@@ -132,7 +132,9 @@ impl Api {
             "operator" => Ok(who("olaf", "operator", &[])),
             "viewer" => Ok(who("vera", "viewer", &[])),
             "domain" => Ok(who("dora", "admin", &["example.org"])),
-            "limited" => Err(Status::resource_exhausted("too many failed attempts from your address; try again in 30 s")),
+            "limited" => {
+                Err(Status::resource_exhausted("too many failed attempts from your address; try again in 30 s"))
+            }
             "" if self.0.is_open => Ok(who("", "admin", &[])),
             _ => Err(Status::unauthenticated("the token is not known, or is revoked")),
         }
@@ -145,7 +147,12 @@ impl Api {
             return Err(status);
         }
         if !roles.is_empty() && !roles.contains(&who.role) {
-            return Err(Status::permission_denied(format!("{} is {}; this needs the role {}", who.name, who.role, roles.join(" or "))));
+            return Err(Status::permission_denied(format!(
+                "{} is {}; this needs the role {}",
+                who.name,
+                who.role,
+                roles.join(" or ")
+            )));
         }
         Ok(who)
     }

@@ -12,9 +12,11 @@ const ACT: [&str; 2] = ["operator", "admin"];
 const ADMINISTER: [&str; 1] = ["admin"];
 
 fn fits(filter: &AccountFilter, state: &AccountState) -> bool {
-    let by_rule = || state.lock.as_ref().and_then(|lock| lock.rule.as_ref()).is_some_and(|rule| rule.name == filter.rule);
+    let by_rule =
+        || state.lock.as_ref().and_then(|lock| lock.rule.as_ref()).is_some_and(|rule| rule.name == filter.rule);
     (filter.statuses.is_empty() || filter.statuses.contains(&state.status))
-        && (filter.domains.is_empty() || filter.domains.iter().any(|domain| state.account.ends_with(&format!("@{domain}"))))
+        && (filter.domains.is_empty()
+            || filter.domains.iter().any(|domain| state.account.ends_with(&format!("@{domain}"))))
         && state.account.contains(&filter.contains)
         && (filter.rule.is_empty() || by_rule())
         && (!filter.exempted || !state.exemptions.is_empty())
@@ -26,7 +28,14 @@ impl Api {
         accounts.values().filter(|state| who.sees(&state.account) && fits(filter, state)).cloned().collect()
     }
 
-    fn act(&self, who: &super::Who, account: &str, reason: &str, method: &str, change: impl FnOnce(&mut AccountState)) -> Result<AccountState, Status> {
+    fn act(
+        &self,
+        who: &super::Who,
+        account: &str,
+        reason: &str,
+        method: &str,
+        change: impl FnOnce(&mut AccountState),
+    ) -> Result<AccountState, Status> {
         if !who.sees(account) {
             return Err(Status::not_found(format!("{account} is not known")));
         }
@@ -34,7 +43,8 @@ impl Api {
             return Err(Status::invalid_argument("reason is empty; allowed: why, in at most 1000 octets"));
         }
         let before = self.state(account);
-        let mut state = before.clone().unwrap_or_else(|| AccountState { account: account.into(), ..Default::default() });
+        let mut state =
+            before.clone().unwrap_or_else(|| AccountState { account: account.into(), ..Default::default() });
         change(&mut state);
         state.version += 1;
         state.changed_ms = data::now_ms();
@@ -87,7 +97,13 @@ impl Api {
                 queued_mail: lock.queued_mail,
                 ..Lock::default()
             });
-            state.timeline.push(Milestone { at_ms: data::now_ms(), change: Change::Locked.into(), actor, reason, ..Milestone::default() });
+            state.timeline.push(Milestone {
+                at_ms: data::now_ms(),
+                change: Change::Locked.into(),
+                actor,
+                reason,
+                ..Milestone::default()
+            });
         }
     }
 }
@@ -100,10 +116,19 @@ impl AdminService for Api {
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
         let who = self.who(&request)?;
         let credential = if who.name.is_empty() { "loopback" } else { "token" };
-        Ok(Response::new(WhoAmIResponse { name: who.name.into(), role: who.role.into(), domains: who.domains, credential: credential.into(), expires_ms: None }))
+        Ok(Response::new(WhoAmIResponse {
+            name: who.name.into(),
+            role: who.role.into(),
+            domains: who.domains,
+            credential: credential.into(),
+            expires_ms: None,
+        }))
     }
 
-    async fn list_accounts(&self, request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
+    async fn list_accounts(
+        &self,
+        request: Request<ListAccountsRequest>,
+    ) -> Result<Response<ListAccountsResponse>, Status> {
         let who = self.allowed(&request, &[])?;
         let request = request.into_inner();
         let mut found = self.found(&who, &request.filter.unwrap_or_default());
@@ -126,7 +151,9 @@ impl AdminService for Api {
         let who = self.allowed(&request, &[])?;
         let account = request.into_inner().account;
         if account.is_empty() || account.contains(' ') {
-            return Err(Status::invalid_argument(format!("account: account {account:?} contains white space or a control character")));
+            return Err(Status::invalid_argument(format!(
+                "account: account {account:?} contains white space or a control character"
+            )));
         }
         if !who.sees(&account) {
             return Err(Status::not_found(format!("{account} is not known")));
@@ -142,7 +169,10 @@ impl AdminService for Api {
         Ok(Response::new(GetAccountResponse { state: Some(state), edges }))
     }
 
-    async fn watch_accounts(&self, request: Request<WatchAccountsRequest>) -> Result<Response<Self::WatchAccountsStream>, Status> {
+    async fn watch_accounts(
+        &self,
+        request: Request<WatchAccountsRequest>,
+    ) -> Result<Response<Self::WatchAccountsStream>, Status> {
         let who = self.allowed(&request, &[])?;
         let filter = request.into_inner().filter.unwrap_or_default();
         let changes = BroadcastStream::new(self.0.changes.subscribe()).filter_map(move |change| match change {
@@ -155,7 +185,10 @@ impl AdminService for Api {
         Ok(Response::new(Box::pin(changes)))
     }
 
-    async fn lock_account(&self, request: Request<LockAccountRequest>) -> Result<Response<LockAccountResponse>, Status> {
+    async fn lock_account(
+        &self,
+        request: Request<LockAccountRequest>,
+    ) -> Result<Response<LockAccountResponse>, Status> {
         let who = self.allowed(&request, &ACT)?;
         let request = request.into_inner();
         let lock = Self::lock(&who, &request.reason, &request.lock.unwrap_or_default());
@@ -163,28 +196,45 @@ impl AdminService for Api {
         Ok(Response::new(LockAccountResponse { state: Some(state), applied: true, command_id: "c".into() }))
     }
 
-    async fn unlock_account(&self, request: Request<UnlockAccountRequest>) -> Result<Response<UnlockAccountResponse>, Status> {
+    async fn unlock_account(
+        &self,
+        request: Request<UnlockAccountRequest>,
+    ) -> Result<Response<UnlockAccountResponse>, Status> {
         let who = self.allowed(&request, &ACT)?;
         let request = request.into_inner();
         let unlock = request.unlock.unwrap_or_default();
         if unlock.evidence.is_none() {
-            return Err(Status::invalid_argument("unlock.evidence is not set; allowed: when the password was changed, or a note"));
+            return Err(Status::invalid_argument(
+                "unlock.evidence is not set; allowed: when the password was changed, or a note",
+            ));
         }
         let unlock = Self::unlock(&who, &request.reason, &unlock);
         let state = self.act(&who, &request.account, &request.reason, "UnlockAccount", unlock)?;
         Ok(Response::new(UnlockAccountResponse { state: Some(state), applied: true, command_id: "c".into() }))
     }
 
-    async fn exempt_account(&self, request: Request<ExemptAccountRequest>) -> Result<Response<ExemptAccountResponse>, Status> {
+    async fn exempt_account(
+        &self,
+        request: Request<ExemptAccountRequest>,
+    ) -> Result<Response<ExemptAccountResponse>, Status> {
         let who = self.allowed(&request, &ACT)?;
         let request = request.into_inner();
         let exempt = request.exempt.unwrap_or_default();
-        let exemption = Exemption { rules: exempt.rules, until_ms: exempt.until_ms, actor: who.name.into(), reason: request.reason.clone() };
-        let state = self.act(&who, &request.account, &request.reason, "ExemptAccount", |state| state.exemptions.push(exemption))?;
+        let exemption = Exemption {
+            rules: exempt.rules,
+            until_ms: exempt.until_ms,
+            actor: who.name.into(),
+            reason: request.reason.clone(),
+        };
+        let state = self
+            .act(&who, &request.account, &request.reason, "ExemptAccount", |state| state.exemptions.push(exemption))?;
         Ok(Response::new(ExemptAccountResponse { state: Some(state), applied: true, command_id: "c".into() }))
     }
 
-    async fn clear_account(&self, request: Request<ClearAccountRequest>) -> Result<Response<ClearAccountResponse>, Status> {
+    async fn clear_account(
+        &self,
+        request: Request<ClearAccountRequest>,
+    ) -> Result<Response<ClearAccountResponse>, Status> {
         let who = self.allowed(&request, &ACT)?;
         let request = request.into_inner();
         // The state is never seen in time here.
@@ -205,10 +255,14 @@ impl AdminService for Api {
         Ok(Response::new(ListRulesResponse { rule_sets: data::rule_sets(&self.0.settings.lock().unwrap()) }))
     }
 
-    async fn get_overview(&self, request: Request<GetOverviewRequest>) -> Result<Response<GetOverviewResponse>, Status> {
+    async fn get_overview(
+        &self,
+        request: Request<GetOverviewRequest>,
+    ) -> Result<Response<GetOverviewResponse>, Status> {
         let who = self.allowed(&request, &[])?;
         let found = self.found(&who, &AccountFilter::default());
-        let count = |status: AccountStatus| found.iter().filter(|state| state.status == i32::from(status)).count() as u64;
+        let count =
+            |status: AccountStatus| found.iter().filter(|state| state.status == i32::from(status)).count() as u64;
         let today_ms = data::now_ms() / data::DAY_MS * data::DAY_MS;
         let all = who.domains.is_empty();
         let locks_per_day = (0..30_u64).map(|day| DayCount {
@@ -228,17 +282,25 @@ impl AdminService for Api {
         }))
     }
 
-    async fn inspect_account(&self, request: Request<InspectAccountRequest>) -> Result<Response<InspectAccountResponse>, Status> {
+    async fn inspect_account(
+        &self,
+        request: Request<InspectAccountRequest>,
+    ) -> Result<Response<InspectAccountResponse>, Status> {
         self.allowed(&request, &[])?;
         let request = request.into_inner();
-        Ok(Response::new(InspectAccountResponse { inspection: Some(data::inspection(&request.account, request.points)) }))
+        Ok(Response::new(InspectAccountResponse {
+            inspection: Some(data::inspection(&request.account, request.points)),
+        }))
     }
 
     async fn act_on_many(&self, request: Request<ActOnManyRequest>) -> Result<Response<Self::ActOnManyStream>, Status> {
         let who = self.allowed(&request, &ACT)?;
         let request = request.into_inner();
         let accounts = if request.accounts.is_empty() {
-            self.found(&who, &request.filter.clone().unwrap_or_default()).into_iter().map(|state| state.account).collect()
+            self.found(&who, &request.filter.clone().unwrap_or_default())
+                .into_iter()
+                .map(|state| state.account)
+                .collect()
         } else {
             request.accounts.clone()
         };
@@ -263,21 +325,39 @@ impl AdminService for Api {
                         _ if before <= 1 => (before, "it is not locked"),
                         _ => (1, ""),
                     };
-                    if why.is_empty() { done += 1 } else { refused += 1 }
+                    if why.is_empty() {
+                        done += 1
+                    } else {
+                        refused += 1
+                    }
                     if why.is_empty() && !request.dry_run {
                         let _ = match &request.kind {
-                            Some(act_on_many_request::Kind::Lock(lock)) => api.act(&who, account, &request.reason, "ActOnMany", Self::lock(&who, &request.reason, lock)),
-                            Some(act_on_many_request::Kind::Unlock(unlock)) => api.act(&who, account, &request.reason, "ActOnMany", Self::unlock(&who, &request.reason, unlock)),
+                            Some(act_on_many_request::Kind::Lock(lock)) => api.act(
+                                &who,
+                                account,
+                                &request.reason,
+                                "ActOnMany",
+                                Self::lock(&who, &request.reason, lock),
+                            ),
+                            Some(act_on_many_request::Kind::Unlock(unlock)) => api.act(
+                                &who,
+                                account,
+                                &request.reason,
+                                "ActOnMany",
+                                Self::unlock(&who, &request.reason, unlock),
+                            ),
                             None => return,
                         };
                     }
                     outcomes.push(ManyOutcome { account: account.clone(), before, after, refused: why.into() });
                 }
-                if sender.send(Ok(ActOnManyResponse { total, done, refused, outcomes, finished: false })).await.is_err() {
+                if sender.send(Ok(ActOnManyResponse { total, done, refused, outcomes, finished: false })).await.is_err()
+                {
                     return;
                 }
             }
-            let _ = sender.send(Ok(ActOnManyResponse { total, done, refused, outcomes: Vec::new(), finished: true })).await;
+            let _ =
+                sender.send(Ok(ActOnManyResponse { total, done, refused, outcomes: Vec::new(), finished: true })).await;
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
@@ -298,7 +378,10 @@ impl AdminService for Api {
         Ok(Response::new(SwitchRuleResponse { applied: true }))
     }
 
-    async fn exempt_domain(&self, request: Request<ExemptDomainRequest>) -> Result<Response<ExemptDomainResponse>, Status> {
+    async fn exempt_domain(
+        &self,
+        request: Request<ExemptDomainRequest>,
+    ) -> Result<Response<ExemptDomainResponse>, Status> {
         let who = self.allowed(&request, &ADMINISTER)?;
         let request = request.into_inner();
         let exemption = request.exemption.unwrap_or_default();
@@ -306,7 +389,13 @@ impl AdminService for Api {
         let key = format!("exemption/{}", exemption.domain);
         settings.retain(|setting| setting.key != key);
         if !request.remove {
-            settings.push(Setting { key, actor: who.name.into(), reason: request.reason, set_ms: data::now_ms(), kind: Some(setting::Kind::DomainExemption(exemption)) });
+            settings.push(Setting {
+                key,
+                actor: who.name.into(),
+                reason: request.reason,
+                set_ms: data::now_ms(),
+                kind: Some(setting::Kind::DomainExemption(exemption)),
+            });
         }
         Ok(Response::new(ExemptDomainResponse {}))
     }
@@ -319,19 +408,33 @@ impl AdminService for Api {
         let key = format!("limits/{}", limits.subject);
         settings.retain(|setting| setting.key != key);
         if !limits.limits.is_empty() {
-            settings.push(Setting { key, actor: who.name.into(), reason: request.reason, set_ms: data::now_ms(), kind: Some(setting::Kind::Limits(limits)) });
+            settings.push(Setting {
+                key,
+                actor: who.name.into(),
+                reason: request.reason,
+                set_ms: data::now_ms(),
+                kind: Some(setting::Kind::Limits(limits)),
+            });
         }
         Ok(Response::new(SetLimitsResponse {}))
     }
 
-    async fn list_settings(&self, request: Request<ListSettingsRequest>) -> Result<Response<ListSettingsResponse>, Status> {
+    async fn list_settings(
+        &self,
+        request: Request<ListSettingsRequest>,
+    ) -> Result<Response<ListSettingsResponse>, Status> {
         self.allowed(&request, &ADMINISTER)?;
         Ok(Response::new(ListSettingsResponse { settings: self.0.settings.lock().unwrap().clone() }))
     }
 
-    async fn list_notifications(&self, request: Request<ListNotificationsRequest>) -> Result<Response<ListNotificationsResponse>, Status> {
+    async fn list_notifications(
+        &self,
+        request: Request<ListNotificationsRequest>,
+    ) -> Result<Response<ListNotificationsResponse>, Status> {
         self.allowed(&request, &[])?;
-        Ok(Response::new(ListNotificationsResponse { notifications: data::notifications(&request.into_inner().account) }))
+        Ok(Response::new(ListNotificationsResponse {
+            notifications: data::notifications(&request.into_inner().account),
+        }))
     }
 }
 
@@ -356,10 +459,17 @@ impl AuditService for Api {
         };
         let records: Vec<_> = self.audited();
         let records = records.iter().rev().filter(fits).take(request.page_size as usize).cloned().collect();
-        Ok(Response::new(ListAuditResponse { records, next_page_token: String::new(), oldest_ms: Some(data::now_ms() - 30 * data::DAY_MS) }))
+        Ok(Response::new(ListAuditResponse {
+            records,
+            next_page_token: String::new(),
+            oldest_ms: Some(data::now_ms() - 30 * data::DAY_MS),
+        }))
     }
 
-    async fn watch_audit(&self, request: Request<WatchAuditRequest>) -> Result<Response<Self::WatchAuditStream>, Status> {
+    async fn watch_audit(
+        &self,
+        request: Request<WatchAuditRequest>,
+    ) -> Result<Response<Self::WatchAuditStream>, Status> {
         self.allowed(&request, &ADMINISTER)?;
         let records = BroadcastStream::new(self.0.records.subscribe()).map(|record| match record {
             Ok(record) => Ok(WatchAuditResponse { record: Some(record) }),
