@@ -67,7 +67,7 @@ pub(crate) fn days(label: &str, days: &[v1::DayCount]) -> Markup {
         }))?;
         Ok(())
     });
-    figure(label, drawn, svg)
+    figure(label, drawn, &svg)
 }
 
 /// A column's past, with the limits that it is compared with. `label` says what it shows.
@@ -112,7 +112,7 @@ pub(crate) fn series(label: &str, points: &[v1::StatisticPoint], limits: &[&v1::
         }
         Ok(())
     });
-    figure(label, drawn, svg)
+    figure(label, drawn, &svg)
 }
 
 fn draw(svg: &mut String, size: (u32, u32), on: impl FnOnce(&Drawing<'_>) -> Drawn) -> Drawn {
@@ -122,7 +122,7 @@ fn draw(svg: &mut String, size: (u32, u32), on: impl FnOnce(&Drawing<'_>) -> Dra
 }
 
 /// The drawing with classes for colours, as large as there is room.
-fn figure(label: &str, drawn: Drawn, svg: String) -> Markup {
+fn figure(label: &str, drawn: Drawn, svg: &str) -> Markup {
     if let Err(error) = drawn {
         tracing::warn!(error = error.to_string(), "a plot could not be drawn");
         return html! { p.hint { "The plot could not be drawn." } };

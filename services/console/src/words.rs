@@ -125,8 +125,9 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
-pub(crate) fn grouped(value: i64) -> String {
+/// A whole number with its thousands apart; one that no `i64` holds as the largest.
+pub(crate) fn grouped(value: impl TryInto<i64>) -> String {
+    let value = value.try_into().unwrap_or(i64::MAX);
     let digits = value.unsigned_abs().to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -140,7 +141,7 @@ pub(crate) fn grouped(value: i64) -> String {
 
 /// `1 account`, `2 accounts`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(i64::try_from(number).unwrap_or(i64::MAX)), if number == 1 { one } else { many })
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A column's statistic and window, e.g. `recipients` in `1h`.

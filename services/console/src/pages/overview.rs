@@ -78,7 +78,7 @@ pub(super) async fn parts(visitor: &Visitor) -> Result<Vec<Part>, Status> {
 }
 
 fn numbers(overview: &v1::GetOverviewResponse) -> Markup {
-    let told = |number: u64| words::grouped(i64::try_from(number).unwrap_or(i64::MAX));
+    let told = |number: u64| words::grouped(number);
     let tile = |name: &str, value: &str, to: Option<&str>, class: &str| {
         html! {
             div class={ "tile " (class) } {

@@ -158,7 +158,8 @@ impl Live {
                     line.trim().to_owned()
                 };
                 let found = (field("event:"), field("data:"));
-                self.text = rest.to_owned();
+                let rest = rest.to_owned();
+                self.text = rest;
                 if !found.0.is_empty() {
                     return Some(found);
                 }
