@@ -3,6 +3,9 @@
 use crate::bounds::{self, MAX_EVIDENCE, MAX_EXEMPTIONS, MAX_NAME_OCTETS, MAX_RULE_OCTETS, MAX_TEXT_OCTETS, bounded};
 use crate::command::{queued_mail_from_proto, queued_mail_to_proto};
 use crate::error::{DecodeError, missing};
+use crate::timeline::{
+    client_to_proto, clients_from_proto, milestone_to_proto, subjects_from_proto, timeline_from_proto,
+};
 use crate::v1;
 use prost::Message as _;
 use tidegate_domain as domain;
@@ -10,6 +13,16 @@ use tidegate_domain::{Account, Cause, Status};
 
 /// The state on the wire.
 pub fn state_to_proto(state: &domain::AccountState) -> v1::AccountState {
+    v1::AccountState {
+        lock: state.status.lock().map(lock_to_proto),
+        timeline: state.timeline.iter().map(milestone_to_proto).collect(),
+        ..state_for_edge(state)
+    }
+}
+
+/// The state without what only people look at: its timeline, and the clients and subjects of its lock. Edges do not
+/// need them, and are many.
+pub fn state_for_edge(state: &domain::AccountState) -> v1::AccountState {
     let status = match state.status {
         Status::Active => v1::AccountStatus::Active,
         Status::Throttled(_) => v1::AccountStatus::Throttled,
@@ -18,7 +31,7 @@ pub fn state_to_proto(state: &domain::AccountState) -> v1::AccountState {
     v1::AccountState {
         account: state.account.as_str().to_owned(),
         status: status.into(),
-        lock: state.status.lock().map(lock_to_proto),
+        lock: state.status.lock().map(lock_for_edge),
         version: state.version,
         changed_ms: state.changed_ms,
         exemptions: state.exemptions.iter().map(exemption_to_proto).collect(),
@@ -35,7 +48,7 @@ pub fn state_to_proto(state: &domain::AccountState) -> v1::AccountState {
         as_of_event_offset: state.as_of.event_offset,
         as_of_command_offset: state.as_of.command_offset,
         timeline: Vec::new(),
-        auto_unlocks: 0,
+        auto_unlocks: state.auto_unlocks,
     }
 }
 
@@ -76,11 +89,21 @@ impl TryFrom<v1::AccountState> for domain::AccountState {
             notice: state.notice.map(notice_from_proto).transpose()?,
             last_command: state.last_command.map(outcome_from_proto),
             as_of: domain::AsOf { event_offset: state.as_of_event_offset, command_offset: state.as_of_command_offset },
+            timeline: timeline_from_proto(state.timeline),
+            auto_unlocks: state.auto_unlocks,
         })
     }
 }
 
 fn lock_to_proto(lock: &domain::Lock) -> v1::Lock {
+    v1::Lock {
+        clients: lock.clients.iter().map(client_to_proto).collect(),
+        subjects: lock.subjects.clone(),
+        ..lock_for_edge(lock)
+    }
+}
+
+fn lock_for_edge(lock: &domain::Lock) -> v1::Lock {
     let (rule, actor) = match &lock.cause {
         Cause::Rule(rule) => (Some(rule_to_proto(rule)), String::new()),
         Cause::Admin { actor } => (None, actor.clone()),
@@ -116,6 +139,8 @@ fn lock_from_proto(lock: v1::Lock) -> Result<domain::Lock, DecodeError> {
         until_ms: lock.until_ms,
         reply: bounded(lock.reply, MAX_TEXT_OCTETS),
         queued_mail,
+        clients: clients_from_proto(lock.clients),
+        subjects: subjects_from_proto(lock.subjects),
     })
 }
 
@@ -194,6 +219,8 @@ fn outcome_from_proto(outcome: v1::CommandOutcome) -> domain::CommandOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::{MAX_CLIENTS, MAX_SUBJECTS};
+    use proptest::prelude::*;
 
     fn locked() -> domain::AccountState {
         let rule = domain::RuleRef { name: "burst".into(), rule_set: "ab12".into() };
@@ -208,6 +235,8 @@ mod tests {
                 until_ms: Some(9),
                 reply: "locked".into(),
                 queued_mail: domain::QueuedMail::Hold,
+                clients: vec![domain::ClientSeen { address: [192, 0, 2, 1].into(), messages: 61, last_ms: 5 }],
+                subjects: vec!["Your invoice".into()],
             }),
             version: 3,
             changed_ms: 5,
@@ -229,7 +258,21 @@ mod tests {
                 refused: Some("it is not locked".into()),
             }),
             as_of: domain::AsOf { event_offset: Some(7), command_offset: None },
+            timeline: vec![milestone(3)],
+            auto_unlocks: 2,
             ..domain::AccountState::new(Account::parse("jo@example.org").unwrap())
+        }
+    }
+
+    fn milestone(version: u64) -> domain::Milestone {
+        domain::Milestone {
+            version,
+            at_ms: 5,
+            change: domain::Change::Locked,
+            rule: Some("burst".into()),
+            actor: None,
+            reason: "burst".into(),
+            lock_id: Some("L-7K3QX2M9".into()),
         }
     }
 
@@ -237,6 +280,67 @@ mod tests {
     fn a_state_survives_the_wire() {
         let state = locked();
         assert_eq!(state_from_proto(&state_to_proto(&state).encode_to_vec()), Ok(state));
+    }
+
+    fn timeline() -> impl Strategy<Value = Vec<domain::Milestone>> {
+        use domain::Change as C;
+        let changes = [C::Locked, C::Throttled, C::Noticed, C::Unlocked, C::Expired, C::Amended, C::CommandRefused];
+        let told = || prop::option::of("[a-z]{1,20}");
+        let change = prop::sample::select(changes.to_vec());
+        let milestone = (any::<(u64, i64)>(), change, told(), told(), "\\PC{0,60}", told()).prop_map(
+            |((version, at_ms), change, rule, actor, reason, lock_id)| domain::Milestone {
+                version,
+                at_ms,
+                change,
+                rule,
+                actor,
+                reason,
+                lock_id,
+            },
+        );
+        proptest::collection::vec(milestone, 0..=domain::Milestone::MAX)
+    }
+
+    fn clients() -> impl Strategy<Value = Vec<domain::ClientSeen>> {
+        let client = any::<(std::net::IpAddr, u32, i64)>()
+            .prop_map(|(address, messages, last_ms)| domain::ClientSeen { address, messages, last_ms });
+        proptest::collection::vec(client, 0..=MAX_CLIENTS)
+    }
+
+    proptest! {
+        #[test]
+        fn what_people_look_at_survives_the_wire_and_is_not_told_to_edges(
+            timeline in timeline(),
+            clients in clients(),
+            subjects in proptest::collection::vec("\\PC{0,100}", 0..=MAX_SUBJECTS),
+            auto_unlocks in any::<u32>(),
+        ) {
+            let mut state = domain::AccountState { timeline, auto_unlocks, ..locked() };
+            let Status::Locked(lock) = &mut state.status else { unreachable!() };
+            (lock.clients, lock.subjects) = (clients, subjects);
+            let mut for_edge = state_from_proto(&state_for_edge(&state).encode_to_vec()).unwrap();
+            prop_assert_eq!(state_from_proto(&state_to_proto(&state).encode_to_vec()), Ok(state.clone()));
+            prop_assert!(for_edge.timeline.is_empty());
+            let Status::Locked(told) = &mut for_edge.status else { panic!("{for_edge:?}") };
+            prop_assert!(told.clients.is_empty() && told.subjects.is_empty());
+            let Status::Locked(lock) = &state.status else { unreachable!() };
+            (told.clients, told.subjects) = (lock.clients.clone(), lock.subjects.clone());
+            for_edge.timeline = state.timeline.clone();
+            prop_assert_eq!(for_edge, state);
+        }
+    }
+
+    #[test]
+    fn of_a_timeline_the_newest_are_taken_and_what_is_unknown_is_left_out() {
+        let mut message = state_to_proto(&locked());
+        message.timeline = (0..30).map(|version| milestone_to_proto(&milestone(version))).collect();
+        message.timeline[29].change = 99;
+        let lock = message.lock.as_mut().unwrap();
+        lock.clients = vec![v1::ClientSeen { address: vec![1, 2, 3], ..Default::default() }; 3];
+        let state = domain::AccountState::try_from(message).unwrap();
+        let versions: Vec<u64> = state.timeline.iter().map(|milestone| milestone.version).collect();
+        assert_eq!(versions, (14..29).collect::<Vec<u64>>());
+        assert!(state.status.lock().unwrap().clients.is_empty());
     }
 
     /// What the log's limits of `tidegate-bus` are: a state that could not be written would keep all others back.
@@ -252,6 +356,18 @@ mod tests {
         message.exemptions = vec![exemption; 110];
         let lock = message.lock.as_mut().unwrap();
         (lock.id, lock.reason, lock.reply, lock.evidence) = (long(), long(), long(), evidence.clone());
+        lock.clients = vec![v1::ClientSeen { address: vec![7; 16], messages: u32::MAX, last_ms: i64::MIN }; 50];
+        lock.subjects = vec![long(); 50];
+        let milestone = v1::Milestone {
+            version: u64::MAX,
+            at_ms: i64::MIN,
+            change: 1,
+            rule: long(),
+            actor: long(),
+            reason: long(),
+            lock_id: long(),
+        };
+        message.timeline = vec![milestone; 50];
         let notice = message.notice.as_mut().unwrap();
         (notice.rule, notice.evidence) = (Some(v1::RuleRef { name: long(), rule_set: long() }), evidence);
         let outcome = message.last_command.as_mut().unwrap();

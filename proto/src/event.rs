@@ -1,6 +1,6 @@
 //! Events between the wire and the domain.
 
-use crate::bounds::MAX_TEXT_OCTETS;
+use crate::bounds::{MAX_SUBJECT_OCTETS, MAX_TEXT_OCTETS};
 use crate::error::{DecodeError, missing};
 use crate::v1;
 use prost::Message as _;
@@ -122,7 +122,7 @@ fn submission_to_proto(submission: &domain::Submission) -> v1::Submission {
         login_method: submission.login_method.clone(),
         tls: submission.tls.clone(),
         disposition: disposition.into(),
-        subject: String::new(),
+        subject: submission.subject.clone(),
     }
 }
 
@@ -161,6 +161,7 @@ fn submission_from_proto(submission: v1::Submission) -> Result<domain::Submissio
         login_method: bounded(submission.login_method),
         tls: bounded(submission.tls),
         disposition,
+        subject: crate::bounds::bounded(submission.subject, MAX_SUBJECT_OCTETS),
     })
 }
 
@@ -183,7 +184,7 @@ fn outcome_from_proto(outcome: v1::DeliveryOutcome) -> Result<domain::DeliveryOu
     })
 }
 
-fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
+pub(crate) fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
     match address {
         None => Vec::new(),
         Some(IpAddr::V4(address)) => address.octets().to_vec(),
@@ -191,7 +192,7 @@ fn address_to_proto(address: Option<IpAddr>) -> Vec<u8> {
     }
 }
 
-fn address_from_proto(message: &'static str, octets: &[u8]) -> Result<Option<IpAddr>, DecodeError> {
+pub(crate) fn address_from_proto(message: &'static str, octets: &[u8]) -> Result<Option<IpAddr>, DecodeError> {
     if octets.is_empty() {
         return Ok(None);
     }
@@ -247,6 +248,7 @@ mod tests {
                         domain::Disposition::RefusedByFilter,
                         domain::Disposition::LateVerdict,
                     ][usize::from(kind)],
+                    subject: if flags[0] { "Your invoice \u{e9}".into() } else { String::new() },
                 }
             },
         )

@@ -33,6 +33,8 @@ pub struct Edge {
     pub node: Option<String>,
     /// Its site; none likewise.
     pub site: Option<String>,
+    /// Until when its certificate counts: milliseconds since 1970 UTC; none: it has no end.
+    pub expires_ms: Option<i64>,
 }
 
 /// How somebody proved who they are.

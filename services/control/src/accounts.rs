@@ -1,7 +1,8 @@
 //! The replica of all account states, and the orders in which people list them.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use crate::lock_days::LockDays;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountState, Applied, Position, Positions, Replica, Status};
@@ -16,6 +17,11 @@ pub(crate) struct Accounts {
     all: Ordered,
     /// Those that are not active: few, and what is asked for most.
     refused: Ordered,
+    exempted: Ordered,
+    on_probation: Ordered,
+    /// So that who is limited to domains does not wait for a look at all accounts.
+    by_domain: HashMap<String, Ordered>,
+    lock_days: LockDays,
     locked: usize,
 }
 
@@ -30,11 +36,17 @@ pub(crate) struct Changed {
 
 /// Which accounts a scan goes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Among {
+pub(crate) enum Among<'a> {
     /// All of which something was ever decided.
     All,
     /// Those whose mail is refused.
     Refused,
+    /// Those with exemptions, also some that have ended.
+    Exempted,
+    /// Those on probation, also some whose probation has ended.
+    OnProbation,
+    /// Those of these domains, each named once.
+    Of(&'a [String]),
 }
 
 /// The order of a scan.
@@ -67,19 +79,50 @@ impl Accounts {
         let before = self.replica.get(account.as_str()).cloned();
         let state = state.unwrap_or_else(|| AccountState::new(account.clone()));
         let Applied::Updated(after) = self.replica.apply(position, account, Some(state)) else { return None };
-        if let Some(before) = &before {
-            self.all.remove(before);
-            self.refused.remove(before);
-            self.locked -= usize::from(matches!(before.status, Status::Locked(_)));
+        if let Some(before) = before.as_ref().filter(|before| before.version > 0) {
+            self.remove(before);
         }
-        self.locked += usize::from(matches!(after.status, Status::Locked(_)));
         if after.version > 0 {
-            self.all.insert(&after);
-            if !matches!(after.status, Status::Active) {
-                self.refused.insert(&after);
-            }
+            self.insert(&after);
         }
         Some(Changed { before, after })
+    }
+
+    fn insert(&mut self, state: &Arc<AccountState>) {
+        self.locked += usize::from(matches!(state.status, Status::Locked(_)));
+        self.lock_days.add(state);
+        self.all.insert(state);
+        if !matches!(state.status, Status::Active) {
+            self.refused.insert(state);
+        }
+        if !state.exemptions.is_empty() {
+            self.exempted.insert(state);
+        }
+        if state.probation_until_ms.is_some() {
+            self.on_probation.insert(state);
+        }
+        if let Some(domain) = state.account.domain() {
+            match self.by_domain.get_mut(domain) {
+                Some(ordered) => ordered.insert(state),
+                None => self.by_domain.entry(domain.to_owned()).or_default().insert(state),
+            }
+        }
+    }
+
+    fn remove(&mut self, state: &Arc<AccountState>) {
+        self.locked -= usize::from(matches!(state.status, Status::Locked(_)));
+        self.lock_days.remove(state);
+        for ordered in [&mut self.all, &mut self.refused, &mut self.exempted, &mut self.on_probation] {
+            ordered.remove(state);
+        }
+        if let Some(domain) = state.account.domain()
+            && let Some(ordered) = self.by_domain.get_mut(domain)
+        {
+            ordered.remove(state);
+            if ordered.by_name.is_empty() {
+                self.by_domain.remove(domain);
+            }
+        }
     }
 
     /// Notes that `partition` was read up to before `next_offset`.
@@ -109,7 +152,7 @@ impl Accounts {
 
     /// How many accounts there are on lists.
     pub fn count(&self, among: Among) -> usize {
-        self.ordered(among).by_name.len()
+        self.ordered(among).iter().map(|ordered| ordered.by_name.len()).sum()
     }
 
     /// Shows `visit` at most `limit` accounts after `after`, until it answers `false`. Gives the last one seen; none
@@ -136,7 +179,8 @@ impl Accounts {
                     Some(Cursor::Name(account) | Cursor::Changed(_, account)) => Bound::Excluded(account),
                     None => Bound::Unbounded,
                 };
-                ordered.by_name.range::<Account, _>((from, Bound::Unbounded)).any(|(_, state)| !see(state))
+                let ranges = ordered.iter().map(|one| one.by_name.range::<Account, _>((from, Bound::Unbounded)));
+                merged(ranges.collect()).any(|state| !see(state))
             }
             Order::Changed => {
                 let key = match after {
@@ -144,10 +188,16 @@ impl Accounts {
                     Some(Cursor::Name(_)) | None => None,
                 };
                 let from = key.map_or(Bound::Unbounded, Bound::Excluded);
-                ordered.by_changed.range((from, Bound::Unbounded)).any(|(_, state)| !see(state))
+                let ranges = ordered.iter().map(|one| one.by_changed.range((from.clone(), Bound::Unbounded)));
+                merged(ranges.collect()).any(|state| !see(state))
             }
         };
         last.filter(|_| stopped).map(|state| Cursor::at(&state, order))
+    }
+
+    /// How many locks began on the day (UTC) that begins at `day_ms`, in these domains or in all.
+    pub fn locks_on(&self, day_ms: i64, domains: Option<&BTreeSet<String>>) -> u64 {
+        self.lock_days.on(day_ms, domains)
     }
 
     /// How many accounts are locked.
@@ -155,13 +205,59 @@ impl Accounts {
         self.locked
     }
 
-    fn ordered(&self, among: Among) -> &Ordered {
+    fn ordered(&self, among: Among) -> Vec<&Ordered> {
         match among {
-            Among::All => &self.all,
-            Among::Refused => &self.refused,
+            Among::All => vec![&self.all],
+            Among::Refused => vec![&self.refused],
+            Among::Exempted => vec![&self.exempted],
+            Among::OnProbation => vec![&self.on_probation],
+            Among::Of(domains) => domains.iter().filter_map(|domain| self.by_domain.get(domain)).collect(),
         }
     }
 }
+
+/// The states of all ranges in the order of their keys.
+fn merged<'a, K: Ord>(
+    mut ranges: Vec<btree_map::Range<'a, K, Arc<AccountState>>>,
+) -> impl Iterator<Item = &'a Arc<AccountState>> {
+    let mut heads: BinaryHeap<_> = BinaryHeap::with_capacity(ranges.len());
+    for (index, range) in ranges.iter_mut().enumerate() {
+        heads.extend(range.next().map(|(key, state)| Head { key: Reverse(key), index, state }));
+    }
+    std::iter::from_fn(move || {
+        let head = heads.pop()?;
+        let next = ranges[head.index].next();
+        heads.extend(next.map(|(key, state)| Head { key: Reverse(key), index: head.index, state }));
+        Some(head.state)
+    })
+}
+
+/// The next state of one range; the smallest key is the greatest head.
+struct Head<'a, K> {
+    key: Reverse<&'a K>,
+    index: usize,
+    state: &'a Arc<AccountState>,
+}
+
+impl<K: Ord> Ord for Head<'_, K> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl<K: Ord> PartialOrd for Head<'_, K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Ord> PartialEq for Head<'_, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl<K: Ord> Eq for Head<'_, K> {}
 
 impl Cursor {
     /// At `state`.
@@ -202,8 +298,10 @@ mod tests {
     use tidegate_domain::{Cause, Lock, QueuedMail};
 
     fn account(n: u8) -> Account {
-        Account::parse(&format!("user{n}@example.org")).unwrap()
+        Account::parse(&format!("user{n}@{}", DOMAINS[usize::from(n) % DOMAINS.len()])).unwrap()
     }
+
+    const DOMAINS: [&str; 3] = ["example.org", "example.net", "example.com"];
 
     fn state(n: u8, locked: bool, changed_ms: i64) -> AccountState {
         let lock = Lock {
@@ -215,6 +313,8 @@ mod tests {
             until_ms: None,
             reply: "Locked".into(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         };
         AccountState {
             status: if locked { Status::Locked(lock) } else { Status::Active },
@@ -277,9 +377,17 @@ mod tests {
             prop_assert_eq!(accounts.locked(), refused(&expected).len());
             prop_assert_eq!(listed(&accounts, Among::All, Order::Name, page), names(&expected));
             prop_assert_eq!(listed(&accounts, Among::Refused, Order::Name, page), names(&refused(&expected)));
+            let two = [DOMAINS[0].to_owned(), DOMAINS[2].to_owned()];
+            let of_two = |states: &[AccountState]| -> Vec<AccountState> {
+                let is_of = |state: &&AccountState| two.iter().any(|domain| state.account.domain() == Some(domain));
+                states.iter().filter(is_of).cloned().collect()
+            };
+            prop_assert_eq!(listed(&accounts, Among::Of(&two), Order::Name, page), names(&of_two(&expected)));
+            prop_assert_eq!(accounts.count(Among::Of(&two)), of_two(&expected).len());
             expected.sort_by_key(|state| (Reverse(state.changed_ms), state.account.clone()));
             prop_assert_eq!(listed(&accounts, Among::All, Order::Changed, page), names(&expected));
             prop_assert_eq!(listed(&accounts, Among::Refused, Order::Changed, page), names(&refused(&expected)));
+            prop_assert_eq!(listed(&accounts, Among::Of(&two), Order::Changed, page), names(&of_two(&expected)));
         }
     }
 }

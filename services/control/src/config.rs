@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use tidegate_domain::{Account, AccountForm};
 use tidegate_runtime::config::{Problems, Validate, key};
 use tidegate_runtime::tls::{ServerTls, check_listen};
@@ -15,9 +16,9 @@ const ACTION_RESERVE_MS: u64 = 5_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControlConfig {
-    /// Where gRPC is served. Anything but loopback needs `tls`.
+    /// Where gRPC is served. Anything but loopback needs `tls`, and `[access]` beside this section.
     pub listen: SocketAddr,
-    /// The server's certificate, and the authority of the clients'.
+    /// The server's certificate, and the authority of the clients', without which no edge can prove who it is.
     pub tls: Option<ServerTls>,
     /// Realm of accounts that an administrator names without a domain; the same as at the edges.
     pub default_realm: Option<String>,
@@ -48,6 +49,67 @@ pub struct ControlConfig {
     pub max_connections: usize,
     /// What the SMTP client is told when an administrator locks an account without a text.
     pub lock_reply: String,
+    /// What an unlock has to bring, and what follows it.
+    pub unlock: UnlockConfig,
+    /// How many audit records are kept at hand for listing; older ones are in the history.
+    pub audit_records: usize,
+    /// Most accounts that one request may lock or unlock.
+    pub max_accounts_at_once: usize,
+}
+
+/// What an unlock has to bring, and what follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnlockConfig {
+    /// Where the evidence comes from that a locked account's password was changed.
+    pub evidence: EvidenceSource,
+    /// For `file`: lines of `account,time`, the time in RFC 3339 or in milliseconds since 1970 UTC. It is read anew
+    /// when it changes.
+    pub file: Option<PathBuf>,
+    /// For `directory`: whom to ask.
+    pub directory: Option<DirectoryConfig>,
+    /// Tighter limits for this long after an unlock that does not say, in milliseconds; 0: none.
+    pub probation_ms: i64,
+}
+
+/// Where the evidence comes from that a locked account's password was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EvidenceSource {
+    /// None is asked for.
+    None,
+    /// The operator's word: when it was changed, or why the account is safe.
+    #[default]
+    Word,
+    /// A file. The word of an administrator who is not limited to domains counts too.
+    File,
+    /// The provider's directory, over HTTP. The word of such an administrator counts too.
+    Directory,
+}
+
+/// The provider's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// What is asked for with GET; `{account}` stands for the account. The answer is JSON with `password_changed`: a
+    /// time in RFC 3339 or in milliseconds since 1970 UTC, or `null`; status 404: the account is not known.
+    pub url: String,
+    /// File with a bearer token for it.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// How long it may take, in milliseconds.
+    #[serde(default = "default_directory_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+fn default_directory_timeout_ms() -> u64 {
+    3_000
+}
+
+impl Default for UnlockConfig {
+    fn default() -> Self {
+        Self { evidence: EvidenceSource::Word, file: None, directory: None, probation_ms: 24 * 60 * 60 * 1_000 }
+    }
 }
 
 impl Default for ControlConfig {
@@ -68,6 +130,9 @@ impl Default for ControlConfig {
             max_command_wait_ms: 20_000,
             request_timeout_ms: 30_000,
             max_connections: 4_096,
+            unlock: UnlockConfig::default(),
+            audit_records: 20_000,
+            max_accounts_at_once: 100_000,
             lock_reply: "This account may not send mail at the moment; please contact your administrator".to_owned(),
         }
     }
@@ -112,12 +177,38 @@ impl Validate for ControlConfig {
                 ),
             );
         }
+        problems.check_range(path, "audit_records", self.audit_records, 100..=1_000_000);
+        problems.check_range(path, "max_accounts_at_once", self.max_accounts_at_once, 1..=1_000_000);
+        self.unlock.validate(&key(path, "unlock"), problems);
         if let Some(problem) = reply_problem(&self.lock_reply) {
             problems.add(path, "lock_reply", problem);
         }
         if self.lock_reply.trim().is_empty() {
             problems.add(path, "lock_reply", "must be set");
         }
+    }
+}
+
+impl Validate for UnlockConfig {
+    fn validate(&self, path: &str, problems: &mut Problems) {
+        problems.check_range(path, "probation_ms", self.probation_ms, 0..=365 * 24 * 60 * 60 * 1_000);
+        match self.evidence {
+            EvidenceSource::File if self.file.is_none() => {
+                problems.add(path, "file", "must be set for evidence = \"file\"")
+            }
+            EvidenceSource::Directory if self.directory.is_none() => {
+                problems.add(path, "directory", "must be set for evidence = \"directory\"");
+            }
+            _ => {}
+        }
+        let Some(directory) = &self.directory else { return };
+        let path = key(path, "directory");
+        let is_web = directory.url.starts_with("https://") || directory.url.starts_with("http://");
+        if !is_web || !directory.url.contains("{account}") {
+            let url = &directory.url;
+            problems.add(&path, "url", format!("is {url:?}; allowed: http:// or https:// with {{account}} in it"));
+        }
+        problems.check_range(&path, "timeout_ms", directory.timeout_ms, 100..=20_000);
     }
 }
 

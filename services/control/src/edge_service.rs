@@ -1,14 +1,18 @@
 //! `EdgeService`: one long-lived stream for each edge.
 
+use crate::admission::{Admission, Call};
 use crate::clock::now_ms;
 use crate::config::ControlConfig;
 use crate::edge_registry::{EdgeHandle, EdgeIdentity, EdgeRegistry};
 use crate::edge_session::{Acked, EdgeSession, Resume, resume};
+use crate::methods::ATTACH;
 use crate::metrics::{EdgeEnd, Metrics, ReasonLabel};
+use crate::standing::Standing;
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_access::{Access, Edge, Principal};
 use tidegate_bus::{Bus, Topic};
 use tidegate_domain::Positions;
 use tidegate_proto::v1;
@@ -42,6 +46,10 @@ pub(crate) struct EdgeApi {
     pub bus: Arc<dyn Bus>,
     /// The settings.
     pub config: Arc<ControlConfig>,
+    /// Whose certificates count still.
+    pub access: Arc<Access>,
+    /// Lets edges in.
+    pub admission: Admission,
     /// What is counted.
     pub metrics: Metrics,
     /// Ends all streams.
@@ -58,6 +66,7 @@ struct Link {
     api: EdgeApi,
     session: EdgeSession,
     handle: EdgeHandle,
+    standing: Standing,
     versions: watch::Receiver<u64>,
     /// There may be states that the edge lacks.
     dirty: bool,
@@ -75,6 +84,7 @@ impl v1::edge_service_server::EdgeService for EdgeApi {
         &self,
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let call = self.admission.admit(&request, ATTACH, "", "").await.inspect_err(|_| self.count(EdgeEnd::Denied))?;
         if let Err(status) = self.view.ensure_ready() {
             self.count(EdgeEnd::NotReady);
             return Err(status);
@@ -82,7 +92,7 @@ impl v1::edge_service_server::EdgeService for EdgeApi {
         let (outgoing, stream) = mpsc::channel(OUTGOING);
         let api = self.clone();
         tokio::spawn(async move {
-            let End(reason, status) = api.serve(request.into_inner(), &outgoing).await;
+            let End(reason, status) = api.serve(call, request.into_inner(), &outgoing).await;
             api.count(reason);
             if let Some(status) = status {
                 // An edge that takes nothing does not get it; its stream ends all the same.
@@ -98,7 +108,7 @@ impl EdgeApi {
         self.metrics.edges_ended.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    async fn serve(&self, mut incoming: Streaming<v1::AttachRequest>, outgoing: &Outgoing) -> End {
+    async fn serve(&self, call: Call, mut incoming: Streaming<v1::AttachRequest>, outgoing: &Outgoing) -> End {
         let hello = tokio::select! {
             () = self.shutdown.cancelled() => return End::shutdown(),
             hello = tokio::time::timeout(HELLO_WAIT, read_hello(&mut incoming)) => match hello {
@@ -111,6 +121,10 @@ impl EdgeApi {
             Ok(identity) => identity,
             Err(why) => return End::protocol(why),
         };
+        let principal = call.caller.principal.clone();
+        if !may_attach(&principal, &identity) {
+            return self.deny(call, &identity).await;
+        }
         let resume = self.resume(&hello).await;
         let snapshot = resume == Resume::Snapshot;
         let held = match &resume {
@@ -136,6 +150,7 @@ impl EdgeApi {
             api: self.clone(),
             session: EdgeSession::new(resume, self.config.max_batch_states, self.config.max_unacked_batches),
             handle,
+            standing: Standing::new(Arc::clone(&self.access), principal),
             versions: self.view.versions(),
             dirty: true,
             heartbeat: false,
@@ -148,6 +163,13 @@ impl EdgeApi {
         self.metrics.edges_connected.dec();
         tracing::info!(node, site, reason = ?end.0, "an edge's stream ended");
         end
+    }
+
+    /// A certificate names another edge: that stands in the audit, with what was said.
+    async fn deny(&self, mut call: Call, said: &EdgeIdentity) -> End {
+        call.record.request = format!("hello from node {:?} of site {:?}", said.node, said.site);
+        let status = Status::permission_denied("the certificate is for another node or site than hello says");
+        End(EdgeEnd::Denied, Some(self.admission.deny(call, status).await))
     }
 
     /// How the edge is brought up to date. When the log cannot be asked for its ends, the edge is believed: a log
@@ -185,6 +207,10 @@ impl Link {
             let has_something = self.heartbeat || (self.dirty && self.session.has_room());
             tokio::select! {
                 () = self.api.shutdown.cancelled() => return End::shutdown(),
+                () = self.standing.lost() => {
+                    let status = Status::unauthenticated("the certificate does not count any more");
+                    return End(EdgeEnd::Revoked, Some(status));
+                }
                 () = self.handle.replaced.cancelled() => {
                     let status = Status::aborted("this node connected anew; the older connection is ended");
                     return End(EdgeEnd::Replaced, Some(status));
@@ -286,6 +312,12 @@ async fn read_hello(incoming: &mut Streaming<v1::AttachRequest>) -> Result<v1::H
         Some(Said::Hello(hello)) => Ok(hello),
         _ => Err(Status::invalid_argument("the first message on the stream must be hello")),
     }
+}
+
+/// Whether the caller may attach as `said`: an edge as itself only.
+fn may_attach(principal: &Principal, said: &EdgeIdentity) -> bool {
+    let Principal::Edge(Edge { node, site, .. }) = principal else { return true };
+    node.as_ref().is_none_or(|node| *node == said.node) && site.as_ref().is_none_or(|site| *site == said.site)
 }
 
 fn identity(hello: &v1::Hello) -> Result<EdgeIdentity, String> {

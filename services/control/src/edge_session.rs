@@ -9,7 +9,7 @@ use prost::Message as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tidegate_domain::{AccountState, Position, Positions};
-use tidegate_proto::{state_to_proto, v1};
+use tidegate_proto::{state_for_edge, v1};
 
 /// A batch is closed when it has so many octets, well below the 4 MiB that gRPC clients take by default.
 const MAX_BATCH_OCTETS: usize = 1 << 20;
@@ -142,7 +142,7 @@ impl EdgeSession {
         let mut octets = 0;
         let mut last = None;
         for (position, state) in &states {
-            let state = state_to_proto(state);
+            let state = state_for_edge(state);
             octets += state.encoded_len();
             if octets > MAX_BATCH_OCTETS && !placed.is_empty() {
                 whole = false;

@@ -15,7 +15,13 @@ pub enum ControlError {
         #[source]
         source: std::io::Error,
     },
-    /// A certificate file could not be read.
+    /// Others can reach the address, and it is not secured.
+    #[error("gRPC is not served on {address}, which others can reach, without [control.tls] and [access]")]
+    Unsecured {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A certificate file could not be used.
     #[error("cannot set up TLS for gRPC")]
     Certificates(#[from] TlsError),
     /// The gRPC server failed.
@@ -30,4 +36,7 @@ pub enum ControlError {
     /// The reflection service could not read the descriptors.
     #[error("cannot offer gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The place where evidence for unlocks comes from cannot be used.
+    #[error("cannot set up where evidence for unlocks comes from")]
+    Evidence(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

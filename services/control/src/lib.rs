@@ -7,23 +7,34 @@
 
 mod accounts;
 mod admin;
+mod admission;
 mod audit;
+mod audit_service;
 mod caller;
 mod clock;
 mod config;
+mod core;
 mod edge_registry;
 mod edge_service;
 mod edge_session;
 mod edge_timing;
 mod error;
+mod event_rate;
 mod event_service;
+mod gate;
 mod listener;
+mod lock_days;
+mod methods;
 mod metrics;
 mod replica_feed;
 mod service;
+mod standing;
+mod tails;
+mod unlock_evidence;
 mod view;
 mod waiters;
 
 pub use config::ControlConfig;
 pub use error::ControlError;
-pub use service::Service;
+pub use gate::Gated;
+pub use service::{Api, Service};

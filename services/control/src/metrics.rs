@@ -32,12 +32,18 @@ pub(crate) struct Metrics {
     pub events_published: Counter,
     /// Events of edges that could not be taken.
     pub events_rejected: Counter,
+    /// Those of them that were another edge's.
+    pub events_foreign: Counter,
+    /// TLS handshakes that failed and are not in the audit, because there were too many.
+    pub handshakes_unaudited: Counter,
     /// Publish requests that were refused as a whole, or whose events are not known to be durable.
     pub publishes_failed: Counter,
     /// Actions by method and result.
     pub actions: Family<ActionLabel, Counter>,
     /// Audit records that could not be written.
     pub audit_failures: Counter,
+    /// Requests that were denied, by method.
+    pub denied: Family<DeniedLabel, Counter>,
     /// Watches that are open.
     pub watchers: Gauge,
     /// Watches that fell too far behind and were ended.
@@ -81,6 +87,10 @@ pub(crate) enum EdgeEnd {
     Full,
     /// The replica is not whole yet.
     NotReady,
+    /// It may not attach, or not under this name.
+    Denied,
+    /// Its certificate does not count any more.
+    Revoked,
     /// Control ends.
     Shutdown,
 }
@@ -92,6 +102,13 @@ pub(crate) struct ActionLabel {
     pub method: &'static str,
     /// How it ended.
     pub result: ActionResult,
+}
+
+/// A method that somebody was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DeniedLabel {
+    /// The method.
+    pub method: &'static str,
 }
 
 /// How an action ended.
@@ -118,6 +135,8 @@ impl EncodeLabelValue for EdgeEnd {
             Self::Protocol => "protocol",
             Self::Full => "full",
             Self::NotReady => "not_ready",
+            Self::Denied => "denied",
+            Self::Revoked => "revoked",
             Self::Shutdown => "shutdown",
         };
         EncodeLabelValue::encode(&text, encoder)
@@ -154,9 +173,12 @@ impl Metrics {
             propagation_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
             events_published: Counter::default(),
             events_rejected: Counter::default(),
+            events_foreign: Counter::default(),
+            handshakes_unaudited: Counter::default(),
             publishes_failed: Counter::default(),
             actions: Family::default(),
             audit_failures: Counter::default(),
+            denied: Family::default(),
             watchers: Gauge::default(),
             watchers_behind: Counter::default(),
             watchers_refused: Counter::default(),
@@ -179,9 +201,13 @@ impl Metrics {
         );
         registry.register("events_published", "Events written for edges", metrics.events_published.clone());
         registry.register("events_rejected", "Events that could not be taken", metrics.events_rejected.clone());
+        registry.register("events_foreign", "Events that named another edge", metrics.events_foreign.clone());
+        let unaudited = "TLS handshakes that failed and are not in the audit, because there were too many";
+        registry.register("handshakes_unaudited", unaudited, metrics.handshakes_unaudited.clone());
         registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
         registry.register("audit_failures", "Audit records that were not written", metrics.audit_failures.clone());
+        registry.register("denied", "Requests that were denied, by method", metrics.denied.clone());
         registry.register("watchers", "Watches of accounts that are open", metrics.watchers.clone());
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
         registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());

@@ -1,4 +1,4 @@
-//! Reads the topics `accounts` and `rules` whole, for ever, into the [`View`].
+//! Reads the topics `accounts`, `rules` and `settings` whole, for ever, into the [`View`].
 
 use crate::accounts::Among;
 use crate::metrics::{Metrics, TopicLabel};
@@ -37,9 +37,9 @@ pub(crate) struct ReplicaFeed {
 }
 
 impl ReplicaFeed {
-    /// Will read from the start of both topics.
+    /// Will read from the start of all three topics.
     pub fn new(bus: Arc<dyn Bus>, view: Arc<View>, metrics: Metrics, health: Health) -> Self {
-        let next = [Topic::Accounts, Topic::Rules]
+        let next = [Topic::Accounts, Topic::Rules, Topic::Settings]
             .into_iter()
             .flat_map(|topic| (0..view.partitions).map(move |partition| ((topic, partition), 0)))
             .collect();
@@ -121,12 +121,11 @@ impl ReplicaFeed {
                     Ok(decoded) => self.view.apply_rules(record.key, decoded),
                     Err(error) => self.skip(&record, &error),
                 },
-                Topic::Events
-                | Topic::Commands
-                | Topic::Audit
-                | Topic::Settings
-                | Topic::Inspections
-                | Topic::Notifications => {}
+                Topic::Settings => match setting(&record) {
+                    Ok((key, decoded)) => self.view.apply_setting(key, decoded),
+                    Err(error) => self.skip(&record, &error),
+                },
+                Topic::Events | Topic::Commands | Topic::Audit | Topic::Inspections | Topic::Notifications => {}
             }
             if records.len() >= MAX_APPLY {
                 self.view.apply(std::mem::take(&mut records), &[]);
@@ -208,6 +207,18 @@ fn rule_set(record: &Record, partitions: u32) -> Result<Option<v1::RuleSet>, Dec
         });
     }
     Ok(Some(rule_set))
+}
+
+fn setting(record: &Record) -> Result<(String, Option<v1::Setting>), DecodeError> {
+    let key = String::from_utf8_lossy(&record.key).into_owned();
+    let Some(value) = &record.value else { return Ok((key, None)) };
+    let setting = v1::Setting::decode(&**value)
+        .map_err(|error| DecodeError::Protobuf { message: "Setting", reason: error.to_string() })?;
+    if setting.key != key || setting.kind.is_none() {
+        let allowed = "the record's key, with a kind of setting";
+        return Err(DecodeError::Value { message: "Setting", field: "key", value: setting.key, allowed });
+    }
+    Ok((key, Some(setting)))
 }
 
 fn gauge(count: usize) -> i64 {

@@ -21,9 +21,13 @@ pub(crate) struct View {
     /// The states. Locked for short times only.
     pub accounts: RwLock<Accounts>,
     /// Actions that wait for an outcome.
-    pub waiters: Arc<Waiters>,
+    pub waiters: Arc<Waiters<Arc<AccountState>>>,
     /// By the record's key.
     rule_sets: RwLock<BTreeMap<Bytes, v1::RuleSet>>,
+    /// By their keys.
+    settings: RwLock<BTreeMap<String, v1::Setting>>,
+    /// Rises with each change of rule sets or settings.
+    rules_version: watch::Sender<u64>,
     /// Rises with each change of the states; edges wait for it.
     version: watch::Sender<u64>,
     changes: broadcast::Sender<Changed>,
@@ -50,6 +54,8 @@ impl View {
             accounts: RwLock::default(),
             waiters: Arc::default(),
             rule_sets: RwLock::default(),
+            settings: RwLock::default(),
+            rules_version: watch::Sender::new(0),
             version: watch::Sender::new(0),
             changes: broadcast::Sender::new(watch_buffer),
             ready: CancellationToken::new(),
@@ -72,7 +78,9 @@ impl View {
             return;
         }
         for change in changes {
-            self.waiters.tell(&change.after);
+            if let Some(outcome) = &change.after.last_command {
+                self.waiters.tell(&outcome.id, || Arc::clone(&change.after));
+            }
             if self.changes.receiver_count() > 0 {
                 // Nobody may listen any more by now.
                 let _ = self.changes.send(change);
@@ -88,6 +96,34 @@ impl View {
             Some(rule_set) => rule_sets.insert(key, rule_set),
             None => rule_sets.remove(&key),
         };
+        drop(rule_sets);
+        self.rules_version.send_modify(|version| *version += 1);
+    }
+
+    /// The setting under `key`; none: it was taken back.
+    pub fn apply_setting(&self, key: String, setting: Option<v1::Setting>) {
+        let mut settings = self.settings.write();
+        match setting {
+            Some(setting) => settings.insert(key, setting),
+            None => settings.remove(&key),
+        };
+        drop(settings);
+        self.rules_version.send_modify(|version| *version += 1);
+    }
+
+    /// The settings that administrators made, by key.
+    pub fn settings(&self) -> Vec<v1::Setting> {
+        self.settings.read().values().cloned().collect()
+    }
+
+    /// How many settings there are.
+    pub fn settings_count(&self) -> usize {
+        self.settings.read().len()
+    }
+
+    /// Wakes with each change of the rule sets and the settings.
+    pub fn rules_versions(&self) -> watch::Receiver<u64> {
+        self.rules_version.subscribe()
     }
 
     /// The rule sets in force, by partition.

@@ -8,7 +8,9 @@
 mod account;
 mod event;
 mod replica;
+mod setting;
 mod state;
+mod timeline;
 mod transition;
 
 pub use account::{Account, AccountError, AccountForm, AccountKind};
@@ -16,8 +18,10 @@ pub use event::{
     Delivery, DeliveryOutcome, Disposition, Event, EventId, EventKind, Lane, Login, Recipients, Submission,
 };
 pub use replica::{Applied, Position, Positions, Replica};
+pub use setting::{DomainExemption, Setting, SettingKind};
 pub use state::{
-    AccountState, AsOf, Cause, CleanSlate, CommandOutcome, Decision, Evidence, Exemption, Lock, Notice, QueuedMail,
-    RuleRef, Status, UnlockEvidence,
+    AccountState, AsOf, Cause, CleanSlate, ClientSeen, CommandOutcome, Decision, Evidence, Exemption, Lock, Notice,
+    QueuedMail, RuleRef, Status, UnlockEvidence,
 };
-pub use transition::{Action, Change, Command, CommandKind, Effect, Input, Match, apply};
+pub use timeline::{Change, Milestone};
+pub use transition::{Action, Command, CommandKind, Effect, Input, Match, Sightings, apply};

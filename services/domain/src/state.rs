@@ -1,6 +1,7 @@
 //! The account's state: the one record that the edges obey.
 
-use crate::Account;
+use crate::{Account, Milestone};
+use std::net::IpAddr;
 
 /// Everything that is decided about one account; complete in itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,10 @@ pub struct AccountState {
     pub last_command: Option<CommandOutcome>,
     /// Highest inputs that this state reflects: an input at or below changes nothing again.
     pub as_of: AsOf,
+    /// What was decided about it, the newest last; at most [`Milestone::MAX`].
+    pub timeline: Vec<Milestone>,
+    /// How often a lock has ended by itself since somebody last unlocked it.
+    pub auto_unlocks: u32,
 }
 
 /// What the edges do with an account's mail.
@@ -57,6 +62,21 @@ pub struct Lock {
     pub reply: String,
     /// What to do with mail that is queued already.
     pub queued_mail: QueuedMail,
+    /// Addresses from which the account sent before the rule held, as far as they are known.
+    pub clients: Vec<ClientSeen>,
+    /// Subjects of messages that led to it, as a sample; empty unless the edges are set to tell subjects.
+    pub subjects: Vec<String>,
+}
+
+/// An address from which an account sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientSeen {
+    /// The address.
+    pub address: IpAddr,
+    /// Messages from there that were seen.
+    pub messages: u32,
+    /// When the last one came.
+    pub last_ms: i64,
 }
 
 /// Who decided a lock.
@@ -194,6 +214,8 @@ impl AccountState {
             notice: None,
             last_command: None,
             as_of: AsOf::default(),
+            timeline: Vec::new(),
+            auto_unlocks: 0,
         }
     }
 

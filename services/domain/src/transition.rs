@@ -5,12 +5,14 @@
 //! - an input at or below the state's [`AsOf`] changes nothing again, so inputs may be replayed;
 //! - a match never weakens what is in force: locked stays locked, whoever locked it;
 //! - an unlock starts a clean slate, and only a command unlocks before the lock's time has passed;
+//! - a rule's lock that ended by itself often enough does not end by itself again, until a command has unlocked;
 //! - the same inputs give the same lock id, so that a replay never makes a second lock.
 
 use crate::state::{
-    AccountState, Cause, CleanSlate, CommandOutcome, Evidence, Exemption, Lock, Notice, QueuedMail, RuleRef, Status,
-    UnlockEvidence,
+    AccountState, Cause, CleanSlate, ClientSeen, CommandOutcome, Evidence, Exemption, Lock, Notice, QueuedMail,
+    RuleRef, Status, UnlockEvidence,
 };
+use crate::timeline::{Because, Change};
 
 /// A notice about an account is not repeated by the same rule within this time.
 const NOTICE_QUIET_MS: i64 = 60 * 60 * 1000;
@@ -28,6 +30,8 @@ pub enum Input {
         at_ms: i64,
         /// All rules that held, in the order of the rule set.
         matches: Vec<Match>,
+        /// What a lock that begins now tells besides.
+        sightings: Sightings,
     },
     /// An administrator's command.
     Command(Command),
@@ -36,6 +40,15 @@ pub enum Input {
         /// Now.
         now_ms: i64,
     },
+}
+
+/// What was seen of an account's messages, for the people who look at its lock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sightings {
+    /// Addresses from which it sent.
+    pub clients: Vec<ClientSeen>,
+    /// Subjects of its messages, as a sample.
+    pub subjects: Vec<String>,
 }
 
 /// A rule that held.
@@ -71,6 +84,8 @@ pub enum Action {
         for_ms: Option<i64>,
         /// What to do with mail that is queued already.
         queued_mail: QueuedMail,
+        /// After so many locks that ended by themselves the next one has no end; none: it always has one.
+        max_auto_unlocks: Option<u32>,
     },
 }
 
@@ -139,25 +154,6 @@ pub enum Effect {
     ForgetWindows,
 }
 
-/// How a state changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Its mail is refused from now on.
-    Locked,
-    /// Its mail is refused for a time.
-    Throttled,
-    /// A notice is due.
-    Noticed,
-    /// An administrator let its mail flow again.
-    Unlocked,
-    /// The lock's time has passed.
-    Expired,
-    /// Exemptions or the clean slate changed.
-    Amended,
-    /// A command could not be done; the state says why.
-    CommandRefused,
-}
-
 /// Applies one input to an account's state.
 ///
 /// Gives the new state and what follows from it. Without an [`Effect::Changed`] the state is the old one
@@ -165,17 +161,22 @@ pub enum Change {
 #[must_use]
 pub fn apply(mut state: AccountState, input: Input) -> (AccountState, Vec<Effect>) {
     let effects = match input {
-        Input::Matches { event_offset, at_ms, matches } => on_matches(&mut state, event_offset, at_ms, matches),
+        Input::Matches { event_offset, at_ms, matches, sightings } => {
+            on_matches(&mut state, event_offset, at_ms, matches, sightings)
+        }
         Input::Command(command) => on_command(&mut state, command),
         Input::Clock { now_ms } => expire(&mut state, now_ms),
     };
-    if effects.iter().any(|effect| matches!(effect, Effect::Changed(_))) {
-        state.version = state.version.saturating_add(1);
-    }
     (state, effects)
 }
 
-fn on_matches(state: &mut AccountState, event_offset: u64, at_ms: i64, matches: Vec<Match>) -> Vec<Effect> {
+fn on_matches(
+    state: &mut AccountState,
+    event_offset: u64,
+    at_ms: i64,
+    matches: Vec<Match>,
+    sightings: Sightings,
+) -> Vec<Effect> {
     if state.as_of.event_offset.is_some_and(|seen| event_offset <= seen) || !state.counts(event_offset, at_ms) {
         return Vec::new();
     }
@@ -196,44 +197,61 @@ fn on_matches(state: &mut AccountState, event_offset: u64, at_ms: i64, matches: 
         }
     }
     let Some(found) = strongest else { return effects };
-    let lock = |found: Match, account: &str, for_ms: Option<i64>, queued_mail| Lock {
-        id: lock_id(account, &format!("event {event_offset} {}", found.rule.name)),
-        cause: Cause::Rule(found.rule),
-        reason: found.reason,
-        evidence: found.evidence,
-        since_ms: at_ms,
-        until_ms: for_ms.map(|span| at_ms.saturating_add(span)),
-        reply: found.reply,
-        queued_mail,
-    };
-    match found.action {
-        Action::Observe => effects.push(Effect::Observed(found.rule)),
+    let because =
+        Because { rule: Some(found.rule.name.clone()), reason: found.reason.clone(), lock_id: None, actor: None };
+    let change = match found.action {
+        Action::Observe => {
+            effects.push(Effect::Observed(found.rule));
+            return effects;
+        }
         Action::Notify => {
             let quiet = state.notice.as_ref().is_some_and(|last| {
                 last.rule.name == found.rule.name && at_ms.saturating_sub(last.at_ms) < NOTICE_QUIET_MS
             });
             if quiet {
                 effects.push(Effect::Observed(found.rule));
-            } else {
-                state.notice = Some(Notice { rule: found.rule, at_ms, evidence: found.evidence });
-                state.as_of.event_offset = Some(event_offset);
-                effects.push(Effect::Changed(Change::Noticed));
+                return effects;
             }
+            state.notice = Some(Notice { rule: found.rule, at_ms, evidence: found.evidence });
+            Change::Noticed
         }
         Action::Throttle { for_ms } => {
-            state.status = Status::Throttled(lock(found, state.account.as_str(), Some(for_ms), QueuedMail::Keep));
+            let lock = rule_lock(state, event_offset, at_ms, found, sightings);
+            state.status = Status::Throttled(Lock { until_ms: Some(at_ms.saturating_add(for_ms)), ..lock });
             state.changed_ms = at_ms;
-            state.as_of.event_offset = Some(event_offset);
-            effects.push(Effect::Changed(Change::Throttled));
+            Change::Throttled
         }
-        Action::Lock { for_ms, queued_mail } => {
-            state.status = Status::Locked(lock(found, state.account.as_str(), for_ms, queued_mail));
+        Action::Lock { for_ms, queued_mail, max_auto_unlocks } => {
+            let lock = rule_lock(state, event_offset, at_ms, found, sightings);
+            let may_end = max_auto_unlocks.is_none_or(|most| state.auto_unlocks < most);
+            let until_ms = for_ms.filter(|_| may_end).map(|span| at_ms.saturating_add(span));
+            state.status = Status::Locked(Lock { until_ms, queued_mail, ..lock });
             state.changed_ms = at_ms;
-            state.as_of.event_offset = Some(event_offset);
-            effects.push(Effect::Changed(Change::Locked));
+            Change::Locked
         }
-    }
+    };
+    state.as_of.event_offset = Some(event_offset);
+    let lock = state.status.lock().filter(|_| change != Change::Noticed);
+    let lock_id = lock.map(|lock| lock.id.clone());
+    state.note(change, at_ms, Because { lock_id, ..because });
+    effects.push(Effect::Changed(change));
     effects
+}
+
+/// The lock that a match asks for, without its end.
+fn rule_lock(state: &AccountState, event_offset: u64, at_ms: i64, found: Match, sightings: Sightings) -> Lock {
+    Lock {
+        id: lock_id(state.account.as_str(), &format!("event {event_offset} {}", found.rule.name)),
+        cause: Cause::Rule(found.rule),
+        reason: found.reason,
+        evidence: found.evidence,
+        since_ms: at_ms,
+        until_ms: None,
+        reply: found.reply,
+        queued_mail: QueuedMail::Keep,
+        clients: sightings.clients,
+        subjects: sightings.subjects,
+    }
 }
 
 /// Strength of an action; a match changes something only when it is stronger than what is in force.
@@ -266,6 +284,7 @@ fn on_command(state: &mut AccountState, command: Command) -> Vec<Effect> {
     }
     let slate = CleanSlate { event_offset: command.events_read_to, time_ms: command.at_ms };
     let mut given_evidence = None;
+    let mut lock_of_change = state.status.lock().map(|lock| lock.id.clone());
     let result = match command.kind {
         CommandKind::Lock { for_ms, reply, queued_mail } => {
             let lock = Lock {
@@ -277,10 +296,13 @@ fn on_command(state: &mut AccountState, command: Command) -> Vec<Effect> {
                 until_ms: for_ms.map(|span| command.at_ms.saturating_add(span)),
                 reply,
                 queued_mail,
+                clients: Vec::new(),
+                subjects: Vec::new(),
             };
             match &state.status {
                 Status::Locked(present) => Err(format!("it is locked already (lock {})", present.id)),
                 Status::Active | Status::Throttled(_) => {
+                    lock_of_change = Some(lock.id.clone());
                     state.status = Status::Locked(lock);
                     state.changed_ms = command.at_ms;
                     Ok(Change::Locked)
@@ -296,6 +318,7 @@ fn on_command(state: &mut AccountState, command: Command) -> Vec<Effect> {
                 state.changed_ms = command.at_ms;
                 state.clean_slate = Some(slate);
                 state.notice = None;
+                state.auto_unlocks = 0;
                 state.probation_until_ms = (probation_ms > 0).then(|| command.at_ms.saturating_add(probation_ms));
                 effects.push(Effect::ForgetWindows);
                 Ok(Change::Unlocked)
@@ -325,15 +348,23 @@ fn on_command(state: &mut AccountState, command: Command) -> Vec<Effect> {
             Ok(Change::Amended)
         }
     };
+    let change = *result.as_ref().unwrap_or(&Change::CommandRefused);
+    let because = Because {
+        rule: None,
+        actor: Some(command.actor.clone()),
+        reason: result.as_ref().err().unwrap_or(&command.reason).clone(),
+        lock_id: lock_of_change.filter(|_| matches!(change, Change::Locked | Change::Unlocked)),
+    };
+    state.note(change, command.at_ms, because);
     state.last_command = Some(CommandOutcome {
         id: command.id,
         actor: command.actor,
         reason: command.reason,
         at_ms: command.at_ms,
         evidence: given_evidence,
-        refused: result.as_ref().err().cloned(),
+        refused: result.err(),
     });
-    effects.push(Effect::Changed(result.unwrap_or(Change::CommandRefused)));
+    effects.push(Effect::Changed(change));
     effects
 }
 
@@ -343,15 +374,17 @@ fn expire(state: &mut AccountState, now_ms: i64) -> Vec<Effect> {
     if state.probation_until_ms.is_some_and(|until| now_ms >= until) {
         state.probation_until_ms = None;
     }
-    let Some(until_ms) = state.status.lock().and_then(|lock| lock.until_ms) else { return Vec::new() };
-    if now_ms < until_ms {
-        return Vec::new();
-    }
+    let Some(lock) = state.status.lock() else { return Vec::new() };
+    let Some(until_ms) = lock.until_ms.filter(|until| *until <= now_ms) else { return Vec::new() };
+    let because =
+        Because { lock_id: Some(lock.id.clone()), reason: "its time has passed".to_owned(), ..Because::default() };
     let was_locked = matches!(state.status, Status::Locked(_));
     state.status = Status::Active;
     state.changed_ms = until_ms;
+    state.note(Change::Expired, until_ms, because);
     let mut effects = vec![Effect::Changed(Change::Expired)];
     if was_locked {
+        state.auto_unlocks = state.auto_unlocks.saturating_add(1);
         state.clean_slate = Some(CleanSlate { event_offset: state.as_of.event_offset, time_ms: until_ms });
         effects.push(Effect::ForgetWindows);
     }

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use tidegate_domain::{
-    Account, AccountState, Action, Change, Command, CommandKind, Decision, Effect, Evidence, Input, Match, QueuedMail,
-    RuleRef, Status, UnlockEvidence, apply,
+    Account, AccountState, Action, Change, ClientSeen, Command, CommandKind, Decision, Effect, Evidence, Input, Match,
+    Milestone, QueuedMail, RuleRef, Sightings, Status, UnlockEvidence, apply,
 };
 
 fn account() -> Account {
@@ -22,11 +22,11 @@ fn found(name: &str, action: Action) -> Match {
 }
 
 fn matches(event_offset: u64, at_ms: i64, matches: Vec<Match>) -> Input {
-    Input::Matches { event_offset, at_ms, matches }
+    Input::Matches { event_offset, at_ms, matches, sightings: Sightings::default() }
 }
 
 fn lock() -> Action {
-    Action::Lock { for_ms: None, queued_mail: QueuedMail::Hold }
+    Action::Lock { for_ms: None, queued_mail: QueuedMail::Hold, max_auto_unlocks: None }
 }
 
 fn command(offset: u64, at_ms: i64, events_read_to: Option<u64>, kind: CommandKind) -> Input {
@@ -77,7 +77,7 @@ fn a_throttle_ends_by_itself_and_a_timed_lock_starts_a_clean_slate() {
     let (ended, effects) = apply(throttled, Input::Clock { now_ms: 150 });
     assert_eq!((changes(&effects), ended.status), (vec![Change::Expired], Status::Active));
 
-    let timed = Action::Lock { for_ms: Some(50), queued_mail: QueuedMail::Keep };
+    let timed = Action::Lock { for_ms: Some(50), queued_mail: QueuedMail::Keep, max_auto_unlocks: None };
     let locked = apply(AccountState::new(account()), matches(1, 100, vec![found("burst", timed)])).0;
     let (ended, effects) = apply(locked, Input::Clock { now_ms: 200 });
     assert!(effects.contains(&Effect::ForgetWindows));
@@ -136,6 +136,110 @@ fn a_notice_is_not_repeated_within_the_hour() {
     assert_eq!(changes(&effects), [Change::Noticed]);
 }
 
+fn timed_lock(max_auto_unlocks: Option<u32>) -> Action {
+    Action::Lock { for_ms: Some(50), queued_mail: QueuedMail::Keep, max_auto_unlocks }
+}
+
+#[test]
+fn a_lock_that_ended_by_itself_often_enough_has_no_end_until_a_command_has_unlocked() {
+    let mut state = AccountState::new(account());
+    let lock_again = |state: &mut AccountState, event_offset: u64| {
+        let at_ms = event_offset.cast_signed() * 1_000;
+        let input = matches(event_offset, at_ms, vec![found("burst", timed_lock(Some(2)))]);
+        *state = apply(state.clone(), input).0;
+        let until_ms = state.status.lock().unwrap().until_ms;
+        *state = apply(state.clone(), Input::Clock { now_ms: at_ms + 500 }).0;
+        until_ms
+    };
+    assert_eq!([1, 2, 3].map(|offset| lock_again(&mut state, offset)), [Some(1_050), Some(2_050), None]);
+    assert_eq!((state.auto_unlocks, state.status.as_str()), (2, "locked"));
+    state = apply(state, command(1, 3_600, Some(3), unlock())).0;
+    assert_eq!(state.auto_unlocks, 0);
+    assert_eq!(lock_again(&mut state, 4), Some(4_050));
+    // A throttle is no lock, and a rule without the key always has its end.
+    let slow = vec![found("slow", Action::Throttle { for_ms: 50 })];
+    state = apply(apply(state, matches(5, 5_000, slow)).0, Input::Clock { now_ms: 5_500 }).0;
+    assert_eq!(state.auto_unlocks, 1);
+    state.auto_unlocks = u32::MAX;
+    state = apply(state, matches(6, 6_000, vec![found("burst", timed_lock(None))])).0;
+    assert_eq!(state.status.lock().unwrap().until_ms, Some(6_050));
+    assert_eq!(apply(state, Input::Clock { now_ms: 6_500 }).0.auto_unlocks, u32::MAX);
+}
+
+#[test]
+fn the_timeline_tells_what_was_decided_by_whom_and_why() {
+    let mut state = AccountState::new(account());
+    let mut steps = vec![
+        matches(1, 100, vec![found("warn", Action::Notify)]),
+        matches(2, 200, vec![found("burst", timed_lock(None))]),
+        // Its end is seen together with the next lock.
+        matches(3, 300, vec![found("burst", lock())]),
+        command(
+            1,
+            400,
+            Some(3),
+            CommandKind::Lock { for_ms: None, reply: String::new(), queued_mail: QueuedMail::Keep },
+        ),
+        command(2, 500, Some(3), unlock()),
+        command(3, 600, Some(3), CommandKind::Exempt { rules: vec![], until_ms: None }),
+    ];
+    for step in steps.drain(..) {
+        state = apply(state, step).0;
+    }
+    let told: Vec<_> = state
+        .timeline
+        .iter()
+        .map(|one| (one.version, one.at_ms, one.change, one.rule.as_deref(), one.actor.as_deref(), one.reason.as_str()))
+        .collect();
+    let locked_already = state.timeline[4].reason.as_str();
+    assert!(locked_already.starts_with("it is locked already"), "{locked_already}");
+    let expected = [
+        (1, 100, Change::Noticed, Some("warn"), None, "because"),
+        (2, 200, Change::Locked, Some("burst"), None, "because"),
+        (3, 250, Change::Expired, None, None, "its time has passed"),
+        (4, 300, Change::Locked, Some("burst"), None, "because"),
+        (5, 400, Change::CommandRefused, None, Some("amy"), locked_already),
+        (6, 500, Change::Unlocked, None, Some("amy"), "she called"),
+        (7, 600, Change::Amended, None, Some("amy"), "she called"),
+    ];
+    assert_eq!(told, expected);
+    let ids: Vec<Option<&str>> = state.timeline.iter().map(|one| one.lock_id.as_deref()).collect();
+    assert!(ids[0].is_none() && ids[4].is_none() && ids[6].is_none(), "{ids:?}");
+    assert!(ids[1].is_some() && ids[1] == ids[2] && ids[3] == ids[5] && ids[1] != ids[3], "{ids:?}");
+}
+
+#[test]
+fn the_timeline_is_bounded_and_the_newest_stay() {
+    let mut state = AccountState::new(account());
+    let long = Match { reason: "é".repeat(1_000), ..found("warn", Action::Notify) };
+    for hour in 0..40 {
+        state = apply(state, matches(hour, hour.cast_signed() * 3_600_000, vec![long.clone()])).0;
+    }
+    let versions: Vec<u64> = state.timeline.iter().map(|milestone| milestone.version).collect();
+    assert_eq!(versions, (25..=40).collect::<Vec<u64>>());
+    assert_eq!(state.timeline[0].reason.len(), Milestone::MAX_REASON_OCTETS);
+}
+
+#[test]
+fn a_lock_tells_from_where_and_with_which_subjects_the_account_sent() {
+    let sightings = Sightings {
+        clients: vec![ClientSeen { address: [192, 0, 2, 1].into(), messages: 61, last_ms: 99 }],
+        subjects: vec!["Your invoice".into()],
+    };
+    let told = |action| {
+        let input = Input::Matches {
+            event_offset: 1,
+            at_ms: 100,
+            matches: vec![found("burst", action)],
+            sightings: sightings.clone(),
+        };
+        let lock = apply(AccountState::new(account()), input).0.status.lock().cloned().unwrap();
+        Sightings { clients: lock.clients, subjects: lock.subjects }
+    };
+    assert_eq!(told(lock()), sightings);
+    assert_eq!(told(Action::Throttle { for_ms: 5 }), sightings);
+}
+
 /// What can happen, as small numbers; offsets rise as they do in a partition.
 #[derive(Debug, Clone)]
 enum Step {
@@ -149,7 +253,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => (0u8..4).prop_map(|action| Step::Rule { action }),
+        3 => (0u8..5).prop_map(|action| Step::Rule { action }),
         1 => any::<bool>().prop_map(|timed| Step::Lock { timed }),
         2 => Just(Step::Unlock),
         1 => Just(Step::Exempt),
@@ -176,6 +280,7 @@ fn inputs(steps: &[Step]) -> Vec<Input> {
                     0 => Action::Observe,
                     1 => Action::Notify,
                     2 => Action::Throttle { for_ms: 100 },
+                    3 => timed_lock(Some(1)),
                     _ => lock(),
                 };
                 matches(events, now_ms, vec![found("rule", action)])
@@ -214,11 +319,13 @@ fn absurd_times_and_versions_are_survived() {
 struct Facts {
     refused: Option<(u8, Option<i64>)>,
     exempt_until: Option<i64>,
+    ended_by_themselves: u32,
 }
 
 impl Facts {
     fn expire(&mut self, now_ms: i64) {
         if self.refused.is_some_and(|(_, until)| until.is_some_and(|until| now_ms >= until)) {
+            self.ended_by_themselves += u32::from(self.refused.is_some_and(|(strength, _)| strength == 3));
             self.refused = None;
         }
     }
@@ -234,8 +341,9 @@ impl Facts {
                 let strength = self.refused.map_or(0, |(strength, _)| strength);
                 match matches[0].action {
                     Action::Throttle { for_ms } if strength < 2 => self.refused = Some((2, Some(at_ms + for_ms))),
-                    Action::Lock { for_ms, .. } if strength < 3 => {
-                        self.refused = Some((3, for_ms.map(|span| at_ms + span)));
+                    Action::Lock { for_ms, max_auto_unlocks, .. } if strength < 3 => {
+                        let ends = max_auto_unlocks.is_none_or(|most| self.ended_by_themselves < most);
+                        self.refused = Some((3, for_ms.filter(|_| ends).map(|span| at_ms + span)));
                     }
                     _ => {}
                 }
@@ -248,7 +356,11 @@ impl Facts {
                             self.refused = Some((3, for_ms.map(|span| command.at_ms + span)));
                         }
                     }
-                    CommandKind::Unlock { .. } => self.refused = None,
+                    CommandKind::Unlock { .. } => {
+                        if self.refused.take().is_some() {
+                            self.ended_by_themselves = 0;
+                        }
+                    }
                     CommandKind::Exempt { until_ms, .. } => {
                         self.exempt_until = self.exempt_until.max(*until_ms);
                     }
@@ -278,8 +390,12 @@ proptest! {
             facts.learn(input);
             let strength = match after.status { Status::Active => 0, Status::Throttled(_) => 2, Status::Locked(_) => 3 };
             prop_assert_eq!(strength, facts.refused.map_or(0, |(strength, _)| strength), "after {:?}", input);
-            let changed = !changes(&effects).is_empty();
-            prop_assert_eq!(after.version, before.version + u64::from(changed));
+            let changed = changes(&effects);
+            prop_assert_eq!(after.version, before.version + changed.len() as u64);
+            let told: Vec<Change> = after.timeline.iter().rev().take(changed.len()).rev().map(|one| one.change).collect();
+            prop_assert_eq!(told, changed);
+            prop_assert_eq!(after.timeline.last().map_or(0, |newest| newest.version), after.version);
+            prop_assert_eq!(after.auto_unlocks, facts.ended_by_themselves);
             if matches!(before.status, Status::Locked(_)) && !matches!(after.status, Status::Locked(_)) {
                 let asked = matches!(input, Input::Command(_));
                 prop_assert!(asked || changes(&effects).contains(&Change::Expired) || !before.status.lock().unwrap().in_force(i64::MAX));

@@ -14,7 +14,7 @@ use tidegate_proto::v1::attach_request::Kind as Says;
 use tidegate_proto::v1::attach_response::Kind as Said;
 use tidegate_proto::v1::edge_service_client::EdgeServiceClient;
 use tidegate_runtime::backoff::Backoff;
-use tidegate_runtime::tls::ClientTls;
+use tidegate_runtime::tls::{ClientFiles, ClientTls};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Silence for so many heartbeats means cut off.
 const MISSED_HEARTBEATS: u32 = 3;
-/// How often the edge tells its health.
+/// How often the edge tells its health, and looks whether its certificate was renewed.
 const HEALTH_PERIOD: Duration = Duration::from_secs(5);
 /// Largest message taken from control, which sends about 1 MiB at most.
 const MAX_MESSAGE_OCTETS: usize = 16 << 20;
@@ -35,7 +35,8 @@ const OUTGOING: usize = 16;
 
 /// Keeps a stream to control open.
 pub(crate) struct ControlClient {
-    endpoint: Endpoint,
+    address: String,
+    tls: Option<ClientTls>,
     node: String,
     site: String,
     connect_timeout: Duration,
@@ -52,6 +53,8 @@ pub(crate) struct ControlClient {
 enum End {
     #[error("cannot connect: {0}")]
     Connect(String),
+    #[error("the certificate was renewed")]
+    Renewed,
     #[error("control ended the stream: {}", .0.message())]
     Status(#[from] Box<tonic::Status>),
     #[error("control closed the stream")]
@@ -76,6 +79,8 @@ impl End {
 
 /// An open stream.
 struct Attached {
+    /// What the certificate files held.
+    files: Option<ClientFiles>,
     incoming: Streaming<v1::AttachResponse>,
     outgoing: mpsc::Sender<v1::AttachRequest>,
     /// Silence for longer means cut off.
@@ -97,8 +102,14 @@ impl ControlClient {
     ) -> Result<Self, EdgeError> {
         let ControlConfig { endpoint, tls, connect_timeout_ms, max_backoff_ms } = &config.control;
         let connect_timeout = Duration::from_millis(*connect_timeout_ms);
+        // Files that cannot be used are told of at the start; later ones are waited for.
+        let files = tls.as_ref().map(ClientTls::read).transpose();
+        let files = files.map_err(|source| EdgeError::Tls { key: "control.tls", source })?;
+        self::endpoint(endpoint, files.as_ref(), connect_timeout)
+            .map_err(|source| EdgeError::Endpoint { endpoint: endpoint.clone(), source })?;
         Ok(Self {
-            endpoint: self::endpoint(endpoint, tls.as_ref(), connect_timeout)?,
+            address: endpoint.clone(),
+            tls: tls.clone(),
             node: config.node.clone(),
             site: config.site.clone(),
             connect_timeout,
@@ -120,6 +131,10 @@ impl ControlClient {
                 () = shutdown.cancelled() => return,
                 end = self.serve(&mut backoff) => end,
             };
+            if matches!(end, End::Renewed) {
+                tracing::info!("the certificate was renewed; connecting anew with it");
+                continue;
+            }
             let was_connected = self.link.is_connected();
             self.link.lost();
             self.metrics.control_connected.set(0);
@@ -156,6 +171,9 @@ impl ControlClient {
                     said.map_err(silent)?.map_err(Box::new)?.ok_or(End::Closed)?
                 }
                 _ = reports.tick() => {
+                    if self.is_renewed(stream.files.as_ref()).await {
+                        return Err(End::Renewed);
+                    }
                     stream.say(Says::Health((self.health)())).await?;
                     continue;
                 }
@@ -173,9 +191,13 @@ impl ControlClient {
 
     /// Connects, says hello, and is welcomed.
     async fn attach(&self) -> Result<Attached, End> {
+        // The files are read at each attempt: a certificate that was renewed needs no restart.
+        let files = self.files().await?;
+        let endpoint = endpoint(&self.address, files.as_ref(), self.connect_timeout);
+        let endpoint = endpoint.map_err(|error| End::Connect(error_line(&error)))?;
         // Connects when it is asked, and once: a channel that was connected before would connect again at once when the
         // connection is lost before the question, without a pause.
-        let channel: Channel = self.endpoint.connect_lazy();
+        let channel: Channel = endpoint.connect_lazy();
         let mut client = EdgeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_OCTETS);
         let (outgoing, requests) = mpsc::channel(OUTGOING);
         let (log_id, positions) = self.states.resume_from();
@@ -194,7 +216,23 @@ impl ControlClient {
         let Some(Said::Welcome(welcome)) = first.kind else { return Err(End::NoWelcome) };
         self.states.begin(&welcome.log_id, welcome.snapshot)?;
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(100, 600_000).into());
-        Ok(Attached { incoming, outgoing, patience: heartbeat * MISSED_HEARTBEATS, sequence: 0, level: false })
+        Ok(Attached { files, incoming, outgoing, patience: heartbeat * MISSED_HEARTBEATS, sequence: 0, level: false })
+    }
+
+    /// What the certificate files hold now.
+    async fn files(&self) -> Result<Option<ClientFiles>, End> {
+        let Some(tls) = self.tls.clone() else { return Ok(None) };
+        match tokio::task::spawn_blocking(move || tls.read()).await {
+            Ok(files) => files.map(Some).map_err(|error| End::Connect(error_line(&error))),
+            Err(error) => Err(End::Connect(error.to_string())),
+        }
+    }
+
+    /// Whether the certificate files hold something else than `used`, and something that can be used: they are not all
+    /// exchanged in one instant.
+    async fn is_renewed(&self, used: Option<&ClientFiles>) -> bool {
+        let Ok(files) = self.files().await else { return false };
+        files.as_ref() != used && endpoint(&self.address, files.as_ref(), self.connect_timeout).is_ok()
     }
 
     /// First in force, then acknowledged.
@@ -225,20 +263,19 @@ impl Attached {
     }
 }
 
-fn endpoint(address: &str, tls: Option<&ClientTls>, connect_timeout: Duration) -> Result<Endpoint, EdgeError> {
-    let failed = |source| EdgeError::Endpoint { endpoint: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(failed)?
+fn endpoint(
+    address: &str,
+    files: Option<&ClientFiles>,
+    connect_timeout: Duration,
+) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?
         .connect_timeout(connect_timeout)
         // Acknowledgements are small and must not wait for company.
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(10));
-    match tls {
-        Some(tls) => {
-            let tls = tls.load().map_err(|source| EdgeError::Tls { key: "control.tls", source })?;
-            endpoint.tls_config(tls).map_err(failed)
-        }
+    match files {
+        Some(files) => endpoint.tls_config(files.to_tonic()),
         None => Ok(endpoint),
     }
 }

@@ -122,6 +122,8 @@ mod tests {
             until_ms: Some(1_000),
             reply: reply.into(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         }
     }
 

@@ -1,12 +1,16 @@
-//! Certificate files into tonic's settings, and the rule that only loopback may be served without.
+//! Certificate files of servers and clients, and the rule that only loopback may be served without.
 
-use crate::config::{Problems, Validate};
+mod server;
+
+pub use server::{ClientCertificates, HandshakeError, Handshaken, ReloadingTls, TlsOptions};
+
+use crate::config::{Problems, Validate, key};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-/// A server's certificate, and the authority whose clients it takes.
+/// A server's certificate, and the authority whose clients it takes. [`ReloadingTls`] makes TLS of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
@@ -14,8 +18,8 @@ pub struct ServerTls {
     pub certificate: PathBuf,
     /// PEM file with its private key.
     pub key: PathBuf,
-    /// PEM file with the authority that signs clients' certificates: a client without one is refused.
-    pub client_ca: PathBuf,
+    /// PEM file with the authority that signs clients' certificates; none: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A client's certificate, and the authority whose servers it trusts.
@@ -33,47 +37,108 @@ pub struct ClientTls {
     pub server_name: Option<String>,
 }
 
-/// A file that TLS needs could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read {what} from {}", path.display())]
-pub struct TlsError {
-    what: &'static str,
-    path: PathBuf,
-    #[source]
-    source: std::io::Error,
+/// What the files of a [`ClientTls`] hold at one moment, to see whether they have changed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    ca: Vec<u8>,
+    server_name: Option<String>,
 }
 
-impl ServerTls {
-    /// tonic's settings.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn load(&self) -> Result<ServerTlsConfig, TlsError> {
-        let identity = identity(&self.certificate, &self.key)?;
-        let ca = Certificate::from_pem(read("the clients' authority", &self.client_ca)?);
-        Ok(ServerTlsConfig::new().identity(identity).client_ca_root(ca))
-    }
+/// Why TLS cannot be set up from its files.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {what} from {}", path.display())]
+    Read {
+        /// What it holds.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} holds no {what} in PEM form", path.display())]
+    Pem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The files do not fit each other, or are of a kind that cannot be used.
+    #[error("cannot use {what} in {}", path.display())]
+    Unusable {
+        /// What it holds.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl ClientTls {
-    /// tonic's settings.
+    /// Reads the files as they are now.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read(&self) -> Result<ClientFiles, TlsError> {
+        Ok(ClientFiles {
+            certificate: read("the certificate", &self.certificate)?,
+            key: read("the private key", &self.key)?,
+            ca: read("the server's authority", &self.ca)?,
+            server_name: self.server_name.clone(),
+        })
+    }
+
+    /// tonic's settings from the files as they are now.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn load(&self) -> Result<ClientTlsConfig, TlsError> {
-        let ca = Certificate::from_pem(read("the server's authority", &self.ca)?);
-        let config = ClientTlsConfig::new().identity(identity(&self.certificate, &self.key)?).ca_certificate(ca);
-        Ok(match &self.server_name {
+        Ok(self.read()?.to_tonic())
+    }
+}
+
+impl ClientFiles {
+    /// tonic's settings.
+    pub fn to_tonic(&self) -> ClientTlsConfig {
+        let identity = Identity::from_pem(&self.certificate, &self.key);
+        let config = ClientTlsConfig::new().identity(identity).ca_certificate(Certificate::from_pem(&self.ca));
+        match &self.server_name {
             Some(name) => config.domain_name(name),
             None => config,
-        })
+        }
+    }
+}
+
+impl std::fmt::Debug for ClientFiles {
+    /// Without what they hold: one of them is a private key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientFiles").finish_non_exhaustive()
     }
 }
 
 impl Validate for ServerTls {
     fn validate(&self, path: &str, problems: &mut Problems) {
-        let files = [("certificate", &self.certificate), ("key", &self.key), ("client_ca", &self.client_ca)];
-        check_files(&files, path, problems);
+        let before = problems.iter().count();
+        let files = [
+            ("certificate", Some(&self.certificate)),
+            ("key", Some(&self.key)),
+            ("client_ca", self.client_ca.as_ref()),
+        ];
+        let given: Vec<_> = files.into_iter().filter_map(|(name, file)| Some((name, file?))).collect();
+        check_files(&given, path, problems);
+        if problems.iter().count() == before
+            && let Err(error) = server::check(self)
+        {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            problems.add(path, "certificate", format!("{error}{cause}"));
+        }
     }
 }
 
@@ -84,16 +149,20 @@ impl Validate for ClientTls {
     }
 }
 
-/// Adds a problem when `address` is not loopback and there is no TLS: the API could lock and unlock anybody.
+/// Adds a problem when others can reach `address` and there is no TLS: the API could lock and unlock anybody.
 pub fn check_listen(path: &str, name: &str, address: SocketAddr, tls: Option<&ServerTls>, problems: &mut Problems) {
     if tls.is_none() && !address.ip().is_loopback() {
-        problems.add(
-            path,
-            name,
-            format!(
-                "is {address}, which others can reach, without TLS; allowed: a loopback address, or any with [tls] set"
-            ),
-        );
+        let allowed = format!("allowed: a loopback address, or any with [{}] and [access] set", key(path, "tls"));
+        problems.add(path, name, format!("is {address}, which others can reach, without TLS; {allowed}"));
+    }
+}
+
+/// Adds a problem when others can reach `address` and callers do not have to prove who they are (`has_access`).
+pub fn check_access(path: &str, name: &str, address: SocketAddr, has_access: bool, problems: &mut Problems) {
+    if !has_access && !address.ip().is_loopback() {
+        let allowed = "allowed: a loopback address, or any with [access] set";
+        let wrong = format!("is {address}, which others can reach, and nobody is asked who they are; {allowed}");
+        problems.add(path, name, wrong);
     }
 }
 
@@ -105,26 +174,36 @@ fn check_files(files: &[(&str, &PathBuf)], path: &str, problems: &mut Problems) 
     }
 }
 
-fn identity(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
-    Ok(Identity::from_pem(read("the certificate", certificate)?, read("the private key", key)?))
-}
-
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError { what, path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Read { what, path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_loopback_is_served_without_tls() {
+    fn problems(address: &str, tls: bool, has_access: bool) -> String {
+        let tls = tls.then(|| ServerTls { certificate: "/no/a".into(), key: "/no/b".into(), client_ca: None });
         let mut problems = Problems::default();
-        check_listen("control", "listen", "127.0.0.1:7710".parse().unwrap(), None, &mut problems);
-        check_listen("control", "listen", "[::1]:7710".parse().unwrap(), None, &mut problems);
-        assert!(problems.is_empty());
-        check_listen("control", "listen", "0.0.0.0:7710".parse().unwrap(), None, &mut problems);
-        assert!(problems.to_string().contains("control.listen: is 0.0.0.0:7710"));
+        let address = address.parse().unwrap();
+        check_listen("control", "listen", address, tls.as_ref(), &mut problems);
+        check_access("control", "listen", address, has_access, &mut problems);
+        problems.to_string()
+    }
+
+    #[test]
+    fn only_loopback_is_served_without_tls_and_access() {
+        for address in ["127.0.0.1:7710", "[::1]:7710"] {
+            assert_eq!(problems(address, false, false), "");
+        }
+        for address in ["0.0.0.0:7710", "[::]:7710", "192.0.2.1:7710"] {
+            assert_eq!(problems(address, true, true), "");
+            let without_tls = problems(address, false, true);
+            assert!(without_tls.starts_with(&format!("  control.listen: is {address}, ")), "{without_tls}");
+            assert!(without_tls.contains("[control.tls] and [access] set"), "{without_tls}");
+            assert!(problems(address, true, false).contains("nobody is asked who they are"));
+            assert_eq!(problems(address, false, false).lines().count(), 2);
+        }
     }
 
     #[test]

@@ -29,6 +29,12 @@ enum Command {
     /// Run a control service: pushes to edges, takes admin actions
     #[command(after_help = "Example:\n  tidegate control --config /etc/tidegate/tidegate.toml")]
     Control(ServiceArgs),
+    /// Run a notifier: mail and webhooks to those who are to know
+    #[command(after_help = "Example:\n  tidegate notifier --config /etc/tidegate/tidegate.toml")]
+    Notifier(ServiceArgs),
+    /// Show and try what people are told, and list what could not be delivered
+    #[command(subcommand)]
+    Notify(admin::notify::NotifyCommand),
     /// List, inspect, lock, unlock and exempt accounts
     #[command(subcommand)]
     Accounts(admin::accounts::AccountsCommand),
@@ -40,6 +46,24 @@ enum Command {
     /// List the rules in force, or check a file before it goes live
     #[command(subcommand)]
     Rules(admin::rules::RulesCommand),
+    /// List or follow who asked what, and what came of it
+    #[command(subcommand)]
+    Audit(admin::audit::AuditCommand),
+    /// List or make settings beside the files: domains exempted, other limits
+    #[command(subcommand)]
+    Settings(admin::settings::SettingsCommand),
+    /// Tell how things are, in a few numbers
+    #[command(after_help = "Examples:\n  tidegate overview\n  tidegate overview --json | jq .locked")]
+    Overview(admin::overview::OverviewArgs),
+    /// Tell who you are to control, and what you may do
+    #[command(name = "whoami", after_help = "Example:\n  tidegate whoami")]
+    WhoAmI(admin::overview::WhoAmIArgs),
+    /// Make, list and revoke tokens, on the machine where control runs
+    #[command(subcommand)]
+    Token(admin::token::TokenCommand),
+    /// Make certificates for servers, edges and users, with an authority of your own
+    #[command(subcommand)]
+    Certificate(admin::certificate::CertificateCommand),
     /// Measure it on this machine
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell
@@ -71,6 +95,8 @@ pub fn run(cli: Cli) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Rules(admin::rules::RulesCommand::Check(args)) => Ok(admin::rules::check(&args)),
+        Command::Token(command) => admin::token::run(command),
+        Command::Certificate(command) => admin::certificate::run(command),
         other => runtime().and_then(|runtime| {
             let result = runtime.block_on(run_async(other));
             // A call into a library that never returns must not keep the process from ending.
@@ -91,11 +117,17 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args, serve::Parts::ALL).await,
         Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
         Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,
+        Command::Notifier(args) => serve::run(&args, serve::Parts::NOTIFIER).await,
+        Command::Notify(command) => admin::notify::run(command).await,
         Command::Accounts(command) => admin::accounts::run(command).await,
         Command::Edges(args) => admin::edges::run(args).await,
         Command::Rules(command) => admin::rules::run(command).await,
+        Command::Audit(command) => admin::audit::run(command).await,
+        Command::Settings(command) => admin::settings::run(command).await,
+        Command::Overview(args) => admin::overview::overview(args).await,
+        Command::WhoAmI(args) => admin::overview::who_am_i(args).await,
         // Done without a runtime.
-        Command::Completion { .. } => Ok(ExitCode::SUCCESS),
+        Command::Completion { .. } | Command::Token(_) | Command::Certificate(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use prost::Message as _;
 use tidegate_domain::{
-    Account, AccountState, Action, Change, Command, Effect, Event, EventKind, Evidence, Input as Given, Login, Match,
-    Position, QueuedMail, Replica, RuleRef, Submission, apply,
+    Account, AccountState, Action, Change, ClientSeen, Command, Decision, Effect, Event, EventKind, Evidence,
+    Input as Given, Login, Match, Milestone, Position, QueuedMail, Replica, RuleRef, Sightings, Submission, apply,
 };
-use tidegate_proto::{command_from_proto, event_from_proto, event_to_proto, state_from_proto, state_to_proto, v1};
+use tidegate_proto::{
+    command_from_proto, event_from_proto, event_to_proto, state_for_edge, state_from_proto, state_to_proto, v1,
+};
 
 use crate::input::{Input, outcome, seed};
 use crate::milter::check_submission;
@@ -48,7 +50,7 @@ fn event(octets: &[u8]) -> Outcome {
 }
 
 /// Without what is different for each input, e.g. the text of a wrong account.
-fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
+pub(crate) fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
     use tidegate_proto::DecodeError as E;
     assert!(!error.to_line().is_empty());
     outcome(match error {
@@ -94,6 +96,9 @@ fn state(octets: &[u8]) -> Outcome {
     let written = state_to_proto(&state).encode_to_vec();
     // Evidence may be NaN, which is not equal to itself: octets are.
     assert_eq!(fixed(&state_from_proto(&written).unwrap()), written, "it is not the same when it is read again");
+    let for_edge = state_from_proto(&state_for_edge(&state).encode_to_vec()).unwrap();
+    assert!(for_edge.timeline.is_empty() && for_edge.status.lock().is_none_or(|lock| lock.clients.is_empty()));
+    assert_eq!(for_edge.decide(at_ms) == Decision::Pass, state.decide(at_ms) == Decision::Pass);
     let mut replica = Replica::new();
     let account = state.account.clone();
     let position = Position { partition: u32::from(choices), offset: offset >> 1 };
@@ -115,8 +120,8 @@ fn matches_and_time(mut state: AccountState, choices: u8, offset: u64, at_ms: i6
     let action = match choices >> 2 & 3 {
         0 => Action::Notify,
         1 => Action::Throttle { for_ms: at_ms },
-        2 => Action::Lock { for_ms: Some(at_ms), queued_mail: QueuedMail::Hold },
-        _ => Action::Lock { for_ms: None, queued_mail: QueuedMail::Keep },
+        2 => Action::Lock { for_ms: Some(at_ms), queued_mail: QueuedMail::Hold, max_auto_unlocks: None },
+        _ => Action::Lock { for_ms: Some(at_ms), queued_mail: QueuedMail::Keep, max_auto_unlocks: Some(1) },
     };
     let found = Match {
         rule: RuleRef { name: "burst".into(), rule_set: "ab12".into() },
@@ -126,7 +131,12 @@ fn matches_and_time(mut state: AccountState, choices: u8, offset: u64, at_ms: i6
         evidence: vec![Evidence { column: "messages_15m".into(), value: 61.0 }],
     };
     for _ in 0..2 {
-        let given = Given::Matches { event_offset: offset, at_ms, matches: vec![found.clone(), found.clone()] };
+        let sightings = Sightings {
+            clients: vec![ClientSeen { address: [192, 0, 2, 1].into(), messages: 3, last_ms: at_ms }],
+            subjects: vec!["Your invoice".to_owned()],
+        };
+        let matches = vec![found.clone(), found.clone()];
+        let given = Given::Matches { event_offset: offset, at_ms, matches, sightings };
         state = step(state, given).0;
     }
     for now_ms in [at_ms, at_ms.saturating_add(1), i64::MIN, i64::MAX] {
@@ -141,8 +151,12 @@ fn matches_and_time(mut state: AccountState, choices: u8, offset: u64, at_ms: i6
 fn step(state: AccountState, given: Given) -> (AccountState, Vec<Effect>) {
     let before = state.clone();
     let (after, effects) = apply(state, given);
-    let changed = effects.iter().any(|effect| matches!(effect, Effect::Changed(_)));
-    assert_eq!(after.version, before.version.saturating_add(u64::from(changed)));
+    let changed = effects.iter().filter(|effect| matches!(effect, Effect::Changed(_))).count() as u64;
+    assert_eq!(after.version, before.version.saturating_add(changed));
+    assert!(after.timeline.len() <= Milestone::MAX);
+    if changed > 0 {
+        assert_eq!(after.timeline.last().map(|milestone| milestone.version), Some(after.version));
+    }
     assert_eq!(after.account, before.account);
     // Octets, since NaN is no evidence of a change.
     assert_eq!(fixed(&state_from_proto(&fixed(&after)).unwrap()), fixed(&after));
@@ -224,7 +238,9 @@ fn command_seeds() -> Vec<Vec<u8>> {
         let head = [&[number as u8][..], &(number << 1).to_be_bytes(), &(1_700_000_000_000_u64 + number).to_be_bytes()];
         [&head.concat()[..], &(octets.len() as u16).to_be_bytes(), octets].concat()
     };
-    let all = commands();
+    let mut all = commands();
+    let inspect = v1::command::Kind::Inspect(v1::InspectCommand { points: 60 });
+    all.push(v1::Command { kind: Some(inspect), ..v1::Command::decode(&*all[0]).unwrap() }.encode_to_vec());
     let mut seeds: Vec<_> = all.iter().map(|octets| framed(2, octets)).collect();
     seeds.push(all.iter().enumerate().flat_map(|(number, octets)| framed(number as u64 * 5 + 1, octets)).collect());
     // The account is never locked by a command: rules may notify again and again.

@@ -5,11 +5,14 @@ use crate::BusError;
 use async_trait::async_trait;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_proto::v1;
 use tidegate_proto::v1::event_service_client::EventServiceClient;
-use tidegate_runtime::tls::ClientTls;
+use tidegate_runtime::tls::{ClientFiles, ClientTls};
 use tidegate_runtime::{Problems, Validate};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 /// Events in one request, at most: what `EventService` takes.
@@ -18,6 +21,8 @@ pub const REQUEST_MAX_EVENTS: usize = 1_000;
 const REQUEST_MAX_BYTES: usize = 2 << 20;
 /// How often an idle connection is tried, so that a dead one is noticed before it is needed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How often the certificate files are looked at, at most.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where and how events are published over gRPC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +36,29 @@ pub struct GrpcPublisherConfig {
     pub request_timeout_ms: u64,
 }
 
-/// Calls `EventService.Publish`. It connects when it is first used, and again whenever the connection was lost.
+/// Calls `EventService.Publish`. It connects when it is first used, and again whenever the connection was lost or the
+/// certificate files hold something new.
 #[derive(Debug, Clone)]
 pub struct GrpcPublisher {
     client: EventServiceClient<Channel>,
+    renewal: Option<Arc<Renewal>>,
     endpoint: String,
     request_timeout: Duration,
+}
+
+/// A connection whose certificate is renewed.
+#[derive(Debug)]
+struct Renewal {
+    config: GrpcPublisherConfig,
+    tls: ClientTls,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    client: EventServiceClient<Channel>,
+    files: ClientFiles,
+    looked: Instant,
 }
 
 impl Default for GrpcPublisherConfig {
@@ -51,35 +73,32 @@ impl GrpcPublisher {
     /// # Errors
     /// When the endpoint is no URL, or a file of `tls` cannot be used.
     pub fn new(config: &GrpcPublisherConfig) -> Result<Self, BusError> {
-        let refuse = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Endpoint {
-            endpoint: config.endpoint.clone(),
-            source,
-        };
         let request_timeout = Duration::from_millis(config.request_timeout_ms);
-        let mut endpoint = Endpoint::from_shared(config.endpoint.clone())
-            .map_err(|source| refuse(source.into()))?
-            .connect_timeout(request_timeout)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true);
-        if let Some(tls) = &config.tls {
-            let tls = tls.load().map_err(|source| refuse(source.into()))?;
-            endpoint = endpoint.tls_config(tls).map_err(|source| refuse(source.into()))?;
-        }
-        Ok(Self::over(endpoint.connect_lazy(), config.endpoint.clone(), request_timeout))
+        let Some(tls) = &config.tls else {
+            return Ok(Self::over(connection(config, None)?, config.endpoint.clone(), request_timeout));
+        };
+        let files = tls.read().map_err(|source| refused(config, source.into()))?;
+        let channel = connection(config, Some(&files))?;
+        let client = EventServiceClient::new(channel.clone());
+        let current = Mutex::new(Current { client, files, looked: Instant::now() });
+        let renewal = Renewal { config: config.clone(), tls: tls.clone(), current };
+        let publisher = Self::over(channel, config.endpoint.clone(), request_timeout);
+        Ok(Self { renewal: Some(Arc::new(renewal)), ..publisher })
     }
 
     /// A publisher over a connection that is there already. `endpoint` is what errors call it.
     pub fn over(channel: Channel, endpoint: String, request_timeout: Duration) -> Self {
-        Self { client: EventServiceClient::new(channel), endpoint, request_timeout }
+        Self { client: EventServiceClient::new(channel), renewal: None, endpoint, request_timeout }
     }
 
     async fn request(&self, events: Vec<v1::Event>) -> Result<v1::PublishResponse, BusError> {
         let failed = |status| BusError::Grpc { endpoint: self.endpoint.clone(), status: Box::new(status) };
         let mut request = tonic::Request::new(v1::PublishRequest { events });
         request.set_timeout(self.request_timeout);
-        let mut client = self.client.clone();
+        let mut client = match &self.renewal {
+            Some(renewal) => renewal.client().await,
+            None => self.client.clone(),
+        };
         // The server is told the time; it is kept here, too, for a server that hangs.
         match tokio::time::timeout(self.request_timeout, client.publish(request)).await {
             Ok(answer) => Ok(answer.map_err(failed)?.into_inner()),
@@ -89,6 +108,47 @@ impl GrpcPublisher {
             )))),
         }
     }
+}
+
+impl Renewal {
+    /// A client with the certificate as it is now. Files that cannot be used are not yet whole: the connection with what
+    /// they held before stays.
+    async fn client(&self) -> EventServiceClient<Channel> {
+        let mut current = self.current.lock().await;
+        if current.looked.elapsed() >= LOOK_INTERVAL {
+            current.looked = Instant::now();
+            let tls = self.tls.clone();
+            if let Ok(Ok(files)) = tokio::task::spawn_blocking(move || tls.read()).await
+                && files != current.files
+                && let Ok(channel) = connection(&self.config, Some(&files))
+            {
+                tracing::info!("the certificate was renewed; events are published with it");
+                current.client = EventServiceClient::new(channel);
+                current.files = files;
+            }
+        }
+        current.client.clone()
+    }
+}
+
+/// A connection that is made when it is first used.
+fn connection(config: &GrpcPublisherConfig, files: Option<&ClientFiles>) -> Result<Channel, BusError> {
+    let endpoint = Endpoint::from_shared(config.endpoint.clone())
+        .map_err(|source| refused(config, source.into()))?
+        .connect_timeout(Duration::from_millis(config.request_timeout_ms))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    let endpoint = match files {
+        Some(files) => endpoint.tls_config(files.to_tonic()).map_err(|source| refused(config, source.into()))?,
+        None => endpoint,
+    };
+    Ok(endpoint.connect_lazy())
+}
+
+fn refused(config: &GrpcPublisherConfig, source: Box<dyn std::error::Error + Send + Sync>) -> BusError {
+    BusError::Endpoint { endpoint: config.endpoint.clone(), source }
 }
 
 #[async_trait]

@@ -2,9 +2,10 @@
 
 use super::AdminApi;
 use super::check::{Action, check};
+use crate::admission::Call;
 use crate::audit::{WRITE_WAIT, new_id};
-use crate::caller::Caller;
 use crate::clock::now_ms;
+use crate::methods::{self, Method};
 use crate::metrics::{ActionLabel, ActionResult};
 use crate::replica_feed::error_line;
 use crate::waiters::Waiter;
@@ -12,10 +13,13 @@ use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
 use tidegate_bus::{Message, Place, Topic};
-use tidegate_domain::AccountState;
+use tidegate_domain::{Account, AccountState};
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::{state_to_proto, v1};
 use tonic::Status;
+
+/// What stands as the result in the record that is written before an action.
+pub(super) const ASKED: &str = "asked";
 
 /// The state, whether it reflects the command, and the command's id.
 pub(super) type Answer = (Option<v1::AccountState>, bool, String);
@@ -23,8 +27,6 @@ pub(super) type Answer = (Option<v1::AccountState>, bool, String);
 /// What somebody asks for, as it came.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Asked {
-    /// By which method.
-    pub method: Method,
     /// The account.
     pub account: String,
     /// Who asks.
@@ -37,50 +39,32 @@ pub(super) struct Asked {
     pub wait_ms: u32,
 }
 
-/// A method that acts on an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    /// `LockAccount`.
-    Lock,
-    /// `UnlockAccount`.
-    Unlock,
-    /// `ExemptAccount`.
-    Exempt,
-    /// `ClearAccount`.
-    Clear,
-}
-
 impl AdminApi {
     /// Takes an action to its end, also when the caller no longer waits for the answer.
-    pub(super) async fn act(&self, caller: Caller, asked: Asked) -> Result<Answer, Status> {
+    pub(super) async fn act(&self, call: Call, asked: Asked) -> Result<Answer, Status> {
         let api = self.clone();
-        let acting = tokio::spawn(async move { api.take(caller, asked).await });
+        let acting = tokio::spawn(async move { api.take(call, asked).await });
         acting.await.unwrap_or_else(|_| Err(Status::internal("the action was cut off; look at the account's state")))
     }
 
-    async fn take(&self, caller: Caller, asked: Asked) -> Result<Answer, Status> {
-        let method = asked.method;
-        let mut record = v1::AuditRecord {
-            actor: asked.actor.clone(),
-            role: caller.role,
-            peer: caller.peer,
-            method: format!("tidegate.v1.AdminService/{}", method.name()),
-            account: asked.account.clone(),
-            reason: asked.reason.clone(),
-            allowed: true,
-            ..v1::AuditRecord::default()
+    async fn take(&self, mut call: Call, asked: Asked) -> Result<Answer, Status> {
+        let method = call.method;
+        let asked = Asked { actor: call.actor(&asked.actor), ..asked };
+        call.record.actor.clone_from(&asked.actor);
+        call.record.reason.clone_from(&asked.reason);
+        let checked = match self.view.ensure_ready() {
+            Ok(()) => self.checked(&call, method, asked).await,
+            Err(status) => Err(status),
         };
-        let checked = self.view.ensure_ready().and_then(|()| check(asked, &self.config, &self.form, now_ms()));
         let action = match checked {
             Ok(action) => action,
             Err(status) => {
-                status.message().clone_into(&mut record.result);
-                record.allowed = false;
-                // Nothing is done anyway; that the record is lacking is logged and counted.
-                let _ = self.audit.write(record).await;
+                let status = self.admission.deny(call, status).await;
                 return Err(self.failed(method, ActionResult::Invalid, status));
             }
         };
+        let audit = self.admission.audit();
+        let mut record = call.record;
         let before = self.view.state_of(&action.account);
         let command_id = new_id();
         action.account.as_str().clone_into(&mut record.account);
@@ -88,8 +72,8 @@ impl AdminApi {
         record.command_id.clone_from(&command_id);
         record.before = (before.version > 0).then(|| state_to_proto(&before));
 
-        let asked = v1::AuditRecord { result: "asked".to_owned(), ..record.clone() };
-        if let Err(status) = self.audit.write(asked).await {
+        let asked = v1::AuditRecord { result: ASKED.to_owned(), ..record.clone() };
+        if let Err(status) = audit.write(asked).await {
             return Err(self.failed(method, ActionResult::Failed, status));
         }
         // From here on the command can have been written, so there is a second record, whatever happens.
@@ -100,9 +84,22 @@ impl AdminApi {
             Err(status) => status.message().clone_into(&mut record.result),
         }
         // The action is done; that its second record is lacking is logged and counted.
-        let _ = self.audit.write(record).await;
+        let _ = audit.write(record).await;
         self.record(method, result);
         answer
+    }
+
+    /// The action that is asked for, when it can be taken and the caller may.
+    async fn checked(&self, call: &Call, method: Method, asked: Asked) -> Result<Action, Status> {
+        let mut action = check(method, asked, &self.config, &self.form, now_ms())?;
+        call.check(&action.account)?;
+        if let Kind::Unlock(unlock) = &mut action.kind {
+            let state = self.view.state_of(&action.account);
+            let given = unlock.evidence.take().unwrap_or_default();
+            unlock.evidence = Some(self.evidence.of(&state, given, call.may_vouch()).await?);
+            unlock.probation_ms.get_or_insert(self.config.unlock.probation_ms);
+        }
+        Ok(action)
     }
 
     /// Writes the command and waits for the state that comes of it.
@@ -133,14 +130,14 @@ impl AdminApi {
         &self,
         action: &Action,
         command_id: String,
-        mut waiter: Waiter,
+        mut waiter: Waiter<Arc<AccountState>>,
         place: Option<Place>,
     ) -> (ActionResult, Result<Answer, Status>) {
         let seen = tokio::time::timeout(action.wait, async {
             tokio::select! {
                 biased;
-                state = waiter.outcome() => state,
-                state = self.reflects(action, place) => state,
+                state = waiter.answer() => state,
+                state = self.reflects(&action.account, place) => state,
             }
         })
         .await;
@@ -160,11 +157,11 @@ impl AdminApi {
 
     /// Ends when the account's state reflects the command at `place`. For a state of which only a successor was
     /// seen, since compaction had taken it.
-    async fn reflects(&self, action: &Action, place: Option<Place>) -> Arc<AccountState> {
+    pub(super) async fn reflects(&self, account: &Account, place: Option<Place>) -> Arc<AccountState> {
         let mut versions = self.view.versions();
         loop {
             versions.mark_unchanged();
-            let state = self.view.state_of(&action.account);
+            let state = self.view.state_of(account);
             if place.is_some_and(|place| state.as_of.command_offset >= Some(place.offset)) {
                 return state;
             }
@@ -174,43 +171,30 @@ impl AdminApi {
         }
     }
 
+    /// A lock without a text gets the configured one.
+    pub(super) fn with_reply(&self, mut lock: v1::LockCommand) -> v1::LockCommand {
+        if lock.reply.trim().is_empty() {
+            lock.reply.clone_from(&self.config.lock_reply);
+        }
+        lock
+    }
+
     fn failed(&self, method: Method, result: ActionResult, status: Status) -> Status {
         self.record(method, result);
         status
     }
 
     fn record(&self, method: Method, result: ActionResult) {
-        self.metrics.actions.get_or_create(&ActionLabel { method: method.name(), result }).inc();
+        self.metrics.actions.get_or_create(&ActionLabel { method: method.name, result }).inc();
     }
 }
 
-impl Method {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lock => "LockAccount",
-            Self::Unlock => "UnlockAccount",
-            Self::Exempt => "ExemptAccount",
-            Self::Clear => "ClearAccount",
-        }
-    }
-
-    /// The request's field that says what is asked.
-    pub fn field(self) -> &'static str {
-        match self {
-            Self::Lock => "lock",
-            Self::Unlock => "unlock",
-            Self::Exempt => "exempt",
-            Self::Clear => "clear",
-        }
-    }
-
-    /// What that field has to say.
-    pub fn must_say(self) -> &'static str {
-        match self {
-            Self::Lock => "how, and for how long",
-            Self::Unlock => "the evidence and the probation",
-            Self::Exempt => "which rules (none named: all), and until when",
-            Self::Clear => "exemptions, windows or both",
-        }
+/// The request's field that says what is asked, and what it has to say.
+pub(super) fn must_say(method: Method) -> (&'static str, &'static str) {
+    match method {
+        methods::EXEMPT_ACCOUNT => ("exempt", "which rules (none named: all), and until when"),
+        methods::CLEAR_ACCOUNT => ("clear", "exemptions, windows or both"),
+        methods::ACT_ON_MANY => ("lock or unlock", "how"),
+        _ => ("kind", "for what"),
     }
 }

@@ -1,7 +1,8 @@
 //! Checks what an action asks for: the first thing that is wrong is named, with what is allowed.
 
-use super::actions::Asked;
+use super::actions::{Asked, must_say};
 use crate::config::{ControlConfig, reply_problem};
+use crate::methods::Method;
 use std::time::Duration;
 use tidegate_domain::{Account, AccountForm};
 use tidegate_proto::v1;
@@ -38,10 +39,15 @@ pub(super) struct Action {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names the field and what is allowed.
-pub(super) fn check(asked: Asked, config: &ControlConfig, form: &AccountForm, now_ms: i64) -> Result<Action, Status> {
+pub(super) fn check(
+    method: Method,
+    asked: Asked,
+    config: &ControlConfig,
+    form: &AccountForm,
+    now_ms: i64,
+) -> Result<Action, Status> {
     let account = parse_account(&asked.account, form)?;
-    let actor = text("actor", &asked.actor, "who asks", MAX_NAME_OCTETS)?;
-    let reason = text("reason", &asked.reason, "why", MAX_REASON_OCTETS)?;
+    let (actor, reason) = who_and_why(&asked.actor, &asked.reason)?;
     let wait_ms = match asked.wait_ms {
         0 => config.command_wait_ms,
         wait_ms if wait_ms <= config.max_command_wait_ms => wait_ms,
@@ -51,11 +57,20 @@ pub(super) fn check(asked: Asked, config: &ControlConfig, form: &AccountForm, no
         }
     };
     let kind = asked.kind.ok_or_else(|| {
-        let field = asked.method.field();
-        invalid(field, "is not set", asked.method.must_say())
+        let (field, allowed) = must_say(method);
+        invalid(field, "is not set", allowed)
     })?;
     check_kind(&kind, now_ms)?;
     Ok(Action { account, actor, reason, kind, wait: Duration::from_millis(wait_ms.into()) })
+}
+
+/// Who asks, and why.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when either is missing.
+pub(super) fn who_and_why(actor: &str, reason: &str) -> Result<(String, String), Status> {
+    let actor = text("actor", actor, "who asks", MAX_NAME_OCTETS)?;
+    Ok((actor, text("reason", reason, "why", MAX_REASON_OCTETS)?))
 }
 
 /// The account that an administrator names.
@@ -71,7 +86,11 @@ pub(super) fn parse_account(name: &str, form: &AccountForm) -> Result<Account, S
     }
 }
 
-fn check_kind(kind: &Kind, now_ms: i64) -> Result<(), Status> {
+/// Checks what is asked for.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names the field and what is allowed.
+pub(super) fn check_kind(kind: &Kind, now_ms: i64) -> Result<(), Status> {
     match kind {
         Kind::Lock(lock) => {
             if let Some(for_ms) = lock.for_ms {
@@ -87,7 +106,7 @@ fn check_kind(kind: &Kind, now_ms: i64) -> Result<(), Status> {
             Ok(())
         }
         Kind::Unlock(unlock) => {
-            check_span("unlock.probation_ms", unlock.probation_ms, 0, "0 for none, or more")?;
+            check_span("unlock.probation_ms", unlock.probation_ms.unwrap_or_default(), 0, "0 for none, or more")?;
             let Some(evidence) = &unlock.evidence else { return Ok(()) };
             if !evidence.note.is_empty() {
                 text("unlock.evidence.note", &evidence.note, "the evidence", MAX_REASON_OCTETS)?;
@@ -132,7 +151,7 @@ fn check_span(field: &str, span_ms: i64, least: i64, allowed: &str) -> Result<()
     Err(invalid(field, &format!("is {span_ms}"), &format!("{allowed}, at most a hundred years, in milliseconds")))
 }
 
-fn text(field: &str, value: &str, what: &str, most: usize) -> Result<String, Status> {
+pub(super) fn text(field: &str, value: &str, what: &str, most: usize) -> Result<String, Status> {
     let value = value.trim();
     if value.is_empty() {
         return Err(invalid(field, "is empty", &format!("{what}, in at most {most} octets")));
@@ -146,20 +165,19 @@ fn text(field: &str, value: &str, what: &str, most: usize) -> Result<String, Sta
     Ok(value.to_owned())
 }
 
-fn invalid(field: &str, has: &str, allowed: &str) -> Status {
+pub(super) fn invalid(field: &str, has: &str, allowed: &str) -> Status {
     Status::invalid_argument(format!("{field} {has}; allowed: {allowed}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::actions::Method;
+    use crate::methods::{EXEMPT_ACCOUNT, LOCK_ACCOUNT};
 
     const NOW_MS: i64 = 1_000_000_000;
 
     fn asked(kind: Kind) -> Asked {
         Asked {
-            method: Method::Lock,
             account: " Jo@Example.ORG ".into(),
             actor: "amy".into(),
             reason: "reported".into(),
@@ -174,7 +192,8 @@ mod tests {
 
     fn checked(asked: Asked) -> Result<Action, String> {
         let config = ControlConfig::default();
-        check(asked, &config, &config.account_form(), NOW_MS).map_err(|status| status.message().to_owned())
+        let method = if asked.kind.is_none() { EXEMPT_ACCOUNT } else { LOCK_ACCOUNT };
+        check(method, asked, &config, &config.account_form(), NOW_MS).map_err(|status| status.message().to_owned())
     }
 
     fn problem(asked: Asked) -> String {
@@ -197,7 +216,7 @@ mod tests {
         assert!(problem(Asked { reason: String::new(), ..asked(lock()) }).starts_with("reason is empty; allowed: why"));
         assert!(problem(Asked { reason: "x".repeat(1001), ..asked(lock()) }).starts_with("reason has 1001 octets"));
         assert_eq!(problem(Asked { wait_ms: 20_001, ..asked(lock()) }), "wait_ms is 20001; allowed: 0 to 20000");
-        let nothing = Asked { method: Method::Exempt, kind: None, ..asked(lock()) };
+        let nothing = Asked { kind: None, ..asked(lock()) };
         assert!(problem(nothing).starts_with("exempt is not set; allowed: "));
     }
 
@@ -207,11 +226,11 @@ mod tests {
             (Kind::Lock(v1::LockCommand { for_ms: Some(0), ..Default::default() }), "lock.for_ms is 0"),
             (Kind::Lock(v1::LockCommand { reply: "a\r\nb".into(), ..Default::default() }), "lock.reply has a control"),
             (Kind::Lock(v1::LockCommand { queued_mail: 9, ..Default::default() }), "lock.queued_mail is 9"),
-            (Kind::Unlock(v1::UnlockCommand { probation_ms: -1, evidence: None }), "unlock.probation_ms is -1"),
+            (Kind::Unlock(v1::UnlockCommand { probation_ms: Some(-1), evidence: None }), "unlock.probation_ms is -1"),
             (
                 Kind::Unlock(v1::UnlockCommand {
                     evidence: Some(v1::UnlockEvidence { password_changed_ms: Some(NOW_MS * 2), note: String::new() }),
-                    probation_ms: 0,
+                    probation_ms: Some(0),
                 }),
                 "unlock.evidence.password_changed_ms is 2000000000",
             ),

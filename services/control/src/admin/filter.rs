@@ -1,6 +1,8 @@
 //! Which accounts a list or a watch is about.
 
 use crate::accounts::Among;
+use std::collections::BTreeSet;
+use tidegate_access::Scope;
 use tidegate_domain::{AccountForm, AccountState, Cause, Status as AccountStatus};
 use tidegate_proto::v1;
 use tonic::Status;
@@ -14,19 +16,20 @@ const MAX_TEXT_OCTETS: usize = 320;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     statuses: Vec<v1::AccountStatus>,
-    domains: Vec<String>,
+    /// Each named once; none: all, also accounts without a domain.
+    domains: Option<Vec<String>>,
     contains: String,
     rule: String,
     exempted: bool,
 }
 
 impl Filter {
-    /// Checks what was asked for.
+    /// Checks what was asked for, and narrows it to what `scope` allows: of accounts outside nothing is told.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` that names the field and what is allowed.
-    pub fn new(filter: Option<v1::AccountFilter>, form: &AccountForm) -> Result<Self, Status> {
-        let Some(filter) = filter else { return Ok(Self::default()) };
+    pub fn new(filter: Option<v1::AccountFilter>, form: &AccountForm, scope: &Scope) -> Result<Self, Status> {
+        let filter = filter.unwrap_or_default();
         for (field, count) in [("statuses", filter.statuses.len()), ("domains", filter.domains.len())] {
             if count > MAX_ENTRIES {
                 return Err(invalid(field, &format!("has {count} entries"), "at most 1,000"));
@@ -50,19 +53,33 @@ impl Filter {
             }
         }
         let contains = if form.lower_case_local_part { filter.contains.to_lowercase() } else { filter.contains };
-        let domains = filter.domains.iter().map(|domain| domain.trim_end_matches('.').to_lowercase()).collect();
+        let named: BTreeSet<String> =
+            filter.domains.iter().map(|domain| domain.trim_end_matches('.').to_lowercase()).collect();
+        let domains = match scope.limited_to() {
+            None if named.is_empty() => None,
+            None => Some(named.into_iter().collect()),
+            Some(allowed) if named.is_empty() => Some(allowed.iter().cloned().collect()),
+            Some(_) => Some(named.into_iter().filter(|domain| scope.has_domain(domain)).collect()),
+        };
         Ok(Self { statuses, domains, contains, rule: filter.rule, exempted: filter.exempted })
     }
 
-    /// Whether every account matches.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Whether all accounts that it goes among match, so that they need not be looked at to be counted.
+    pub fn is_plain(&self) -> bool {
+        *self == Self { domains: self.domains.clone(), ..Self::default() }
     }
 
     /// Among which accounts those that match are.
-    pub fn among(&self) -> Among {
+    pub fn among(&self) -> Among<'_> {
         let refused_only = !self.statuses.is_empty() && !self.statuses.contains(&v1::AccountStatus::Active);
-        if refused_only || !self.rule.is_empty() { Among::Refused } else { Among::All }
+        if refused_only || !self.rule.is_empty() {
+            return Among::Refused;
+        }
+        match &self.domains {
+            _ if self.exempted => Among::Exempted,
+            Some(domains) => Among::Of(domains),
+            None => Among::All,
+        }
     }
 
     /// Whether `state` matches at `now_ms`.
@@ -75,12 +92,14 @@ impl Filter {
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.rule.is_empty() || rule_of(state) == Some(self.rule.as_str()))
             && (!self.exempted || state.exemptions.iter().any(|one| one.until_ms.is_none_or(|until| now_ms < until)))
-            && (self.domains.is_empty() || state.account.domain().is_some_and(|domain| self.names(domain)))
+            && (self.domains.is_none() || state.account.domain().is_some_and(|domain| self.names(domain)))
             && (self.contains.is_empty() || state.account.as_str().contains(&self.contains))
     }
 
     fn names(&self, domain: &str) -> bool {
-        self.domains.iter().any(|named| named == domain)
+        self.domains
+            .as_ref()
+            .is_some_and(|domains| domains.binary_search_by(|named| named.as_str().cmp(domain)).is_ok())
     }
 }
 
@@ -110,12 +129,32 @@ mod tests {
             until_ms: None,
             reply: String::new(),
             queued_mail: QueuedMail::Keep,
+            clients: Vec::new(),
+            subjects: Vec::new(),
         };
         AccountState { status: AccountStatus::Locked(lock), ..AccountState::new(Account::parse(name).unwrap()) }
     }
 
     fn filter(filter: v1::AccountFilter) -> Filter {
-        Filter::new(Some(filter), &AccountForm::default()).unwrap()
+        within(filter, &Scope::all())
+    }
+
+    fn within(filter: v1::AccountFilter, scope: &Scope) -> Filter {
+        Filter::new(Some(filter), &AccountForm::default(), scope).unwrap()
+    }
+
+    #[test]
+    fn who_is_limited_to_domains_is_shown_their_accounts_whatever_is_asked() {
+        let scope = Scope::domains(["example.org", "example.net"]);
+        let all = within(v1::AccountFilter::default(), &scope);
+        assert!(all.is_plain() && all.among() == Among::Of(&["example.net".to_owned(), "example.org".to_owned()]));
+        assert!(all.matches(&locked("jo@example.org"), 0) && !all.matches(&locked("jo@example.com"), 0));
+        assert!(!all.matches(&locked("local:www-data"), 0));
+        let named =
+            v1::AccountFilter { domains: vec!["example.com".into(), "Example.NET".into()], ..Default::default() };
+        assert_eq!(within(named.clone(), &scope).among(), Among::Of(&["example.net".to_owned()]));
+        let none = within(named, &Scope::domains(["example.org"]));
+        assert!(none.among() == Among::Of(&[]) && !none.matches(&locked("jo@example.com"), 0));
     }
 
     #[test]
@@ -131,7 +170,7 @@ mod tests {
         assert!(part.matches(&state, 0) && !part.matches(&locked("al@example.org"), 0));
         let active = filter(v1::AccountFilter { statuses: vec![1], ..Default::default() });
         assert!(!active.matches(&state, 0) && active.among() == Among::All);
-        assert!(filter(v1::AccountFilter::default()).is_empty());
+        assert!(filter(v1::AccountFilter::default()).is_plain());
     }
 
     #[test]
@@ -146,9 +185,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
-        let error =
-            Filter::new(Some(v1::AccountFilter { statuses: vec![0], ..Default::default() }), &AccountForm::default())
-                .unwrap_err();
+        let error = Filter::new(
+            Some(v1::AccountFilter { statuses: vec![0], ..Default::default() }),
+            &AccountForm::default(),
+            &Scope::all(),
+        )
+        .unwrap_err();
         assert_eq!(error.message(), "filter.statuses has 0; allowed: active (1), throttled (2), locked (3)");
     }
 }

@@ -3,10 +3,10 @@
 use super::AdminApi;
 use super::check::parse_account;
 use super::filter::Filter;
-use crate::accounts::{Among, Cursor, Order};
+use crate::accounts::{Cursor, Order};
+use crate::admission::Call;
 use crate::clock::now_ms;
 use prost::Message as _;
-use std::collections::HashSet;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountState};
 use tidegate_proto::{state_to_proto, v1};
@@ -20,9 +20,13 @@ const MAX_PAGE_OCTETS: usize = 2 << 20;
 pub(super) const SCAN_CHUNK: usize = 4_096;
 
 impl AdminApi {
-    pub(super) async fn list(&self, request: v1::ListAccountsRequest) -> Result<v1::ListAccountsResponse, Status> {
+    pub(super) async fn list(
+        &self,
+        call: &Call,
+        request: v1::ListAccountsRequest,
+    ) -> Result<v1::ListAccountsResponse, Status> {
         self.view.ensure_ready()?;
-        let filter = Filter::new(request.filter.clone(), &self.form)?;
+        let filter = Filter::new(request.filter.clone(), &self.form, &call.scope)?;
         let order = order(&request)?;
         let page_size = match request.page_size {
             0 => DEFAULT_PAGE,
@@ -39,9 +43,10 @@ impl AdminApi {
         })
     }
 
-    pub(super) fn get(&self, request: &v1::GetAccountRequest) -> Result<v1::GetAccountResponse, Status> {
+    pub(super) fn get(&self, call: &Call, request: &v1::GetAccountRequest) -> Result<v1::GetAccountResponse, Status> {
         self.view.ensure_ready()?;
         let account = parse_account(&request.account, &self.form)?;
+        call.check(&account)?;
         let position = self.view.accounts.read().position_of(&account);
         Ok(v1::GetAccountResponse {
             state: Some(state_to_proto(&self.view.state_of(&account))),
@@ -59,7 +64,7 @@ impl AdminApi {
         page_size: usize,
     ) -> (Vec<Arc<AccountState>>, usize) {
         let now_ms = now_ms();
-        let all = !filter.is_empty();
+        let all = !filter.is_plain();
         let mut found = Vec::new();
         let mut total = 0;
         let mut cursor = if all { None } else { after.clone() };
@@ -80,7 +85,7 @@ impl AdminApi {
             tokio::task::yield_now().await;
         }
         if !all {
-            total = self.view.accounts.read().count(Among::All);
+            total = self.view.accounts.read().count(filter.among());
         }
         (found, total)
     }
@@ -101,21 +106,6 @@ fn page(found: &[Arc<AccountState>], order: Order, page_size: usize) -> (Vec<v1:
     let last = states.len().checked_sub(1).and_then(|last| found.get(last));
     let next = last.filter(|_| states.len() < found.len()).map(|state| Cursor::at(state, order));
     (states, next)
-}
-
-/// The rule sets; when they are too large for one answer, those of a version that was told already come without
-/// their rules.
-pub(super) fn rules(rule_sets: Vec<v1::RuleSet>) -> v1::ListRulesResponse {
-    let mut answer = v1::ListRulesResponse { rule_sets };
-    if answer.encoded_len() > MAX_PAGE_OCTETS {
-        let mut told = HashSet::new();
-        for rule_set in &mut answer.rule_sets {
-            if !told.insert(rule_set.version.clone()) {
-                rule_set.rules.clear();
-            }
-        }
-    }
-    answer
 }
 
 fn order(request: &v1::ListAccountsRequest) -> Result<Order, Status> {
@@ -152,23 +142,6 @@ fn from_token(token: &str, order: Order) -> Result<Cursor, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn many_large_rule_sets_of_one_version_tell_their_rules_once() {
-        let rule = v1::Rule { predicate: "x".repeat(1_000), ..Default::default() };
-        let set = |partition, version: &str, count| v1::RuleSet {
-            partition,
-            version: version.into(),
-            rules: vec![rule.clone(); count],
-            ..Default::default()
-        };
-        let counts = |count| -> Vec<usize> {
-            let sets = vec![set(0, "a", count), set(1, "a", count), set(2, "b", count)];
-            rules(sets).rule_sets.iter().map(|set| set.rules.len()).collect()
-        };
-        assert_eq!(counts(10), [10, 10, 10]);
-        assert_eq!(counts(900), [900, 0, 900]);
-    }
 
     #[test]
     fn tokens_are_read_back_in_their_own_order_only() {

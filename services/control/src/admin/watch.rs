@@ -4,6 +4,7 @@ use super::AdminApi;
 use super::filter::Filter;
 use super::list::SCAN_CHUNK;
 use crate::accounts::{Changed, Order};
+use crate::admission::Call;
 use crate::clock::now_ms;
 use std::sync::Arc;
 use tidegate_domain::AccountState;
@@ -24,10 +25,11 @@ impl AdminApi {
     /// for `watch_buffer` changes at most, which all watches share.
     pub(super) fn watch(
         &self,
+        call: &Call,
         request: v1::WatchAccountsRequest,
     ) -> Result<ReceiverStream<Result<v1::WatchAccountsResponse, Status>>, Status> {
         self.view.ensure_ready()?;
-        let filter = Filter::new(request.filter, &self.form)?;
+        let filter = Filter::new(request.filter, &self.form, &call.scope)?;
         let Ok(permit) = Arc::clone(&self.watchers).try_acquire_owned() else {
             self.metrics.watchers_refused.inc();
             let most = self.config.max_watchers;
@@ -80,11 +82,12 @@ impl AdminApi {
                         return status;
                     }
                 }
-                Err(RecvError::Lagged(missed)) => {
+                Err(RecvError::Lagged(_)) => {
                     self.metrics.watchers_behind.inc();
-                    return Status::resource_exhausted(format!(
-                        "the watch fell behind and missed {missed} changes; watch anew, with initial set"
-                    ));
+                    // How many were missed is a number over all accounts, and not everybody's to know.
+                    return Status::resource_exhausted(
+                        "the watch fell behind and missed changes; watch anew, with initial set",
+                    );
                 }
                 Err(RecvError::Closed) => return Status::unavailable("control is ending; watch anew"),
             }

@@ -20,6 +20,8 @@ async fn audit(control: &Control) -> Vec<v1::AuditRecord> {
     let records = control.records(Topic::Audit).await;
     let mut records: Vec<_> =
         records.iter().map(|record| v1::AuditRecord::decode(record.value.as_deref().unwrap()).unwrap()).collect();
+    // The test itself looks at accounts, which stands in the audit too.
+    records.retain(|record| !record.method.ends_with("/GetAccount"));
     records.sort_by_key(|record| (record.time_ms, record.result.is_empty()));
     records
 }
@@ -66,8 +68,8 @@ async fn unlock_exempt_and_clear_go_the_same_way() {
         actor: "amy".into(),
         reason: "password changed".into(),
         unlock: Some(v1::UnlockCommand {
-            evidence: Some(v1::UnlockEvidence { password_changed_ms: Some(1), note: "called back".into() }),
-            probation_ms: 1_000,
+            evidence: Some(v1::UnlockEvidence { password_changed_ms: Some(2), note: "called back".into() }),
+            probation_ms: Some(1_000),
         }),
         wait_ms: 20_000,
     };

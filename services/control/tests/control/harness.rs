@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tidegate_access::Access;
 use tidegate_bus::{Bus, EmbeddedBus, EmbeddedConfig, Message, Place, ReadFrom, Record, Topic};
 use tidegate_control::{ControlConfig, Service};
 use tidegate_domain::{Account, AccountState, Cause, Input, Lock, QueuedMail, RuleRef, Status, apply};
@@ -24,7 +25,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest time that a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A control service that runs, and the log below it.
 pub struct Control {
@@ -70,7 +71,7 @@ impl Control {
         let mut registry = Registry::default();
         let health = Health::new();
         let log: Arc<dyn Bus> = bus.clone();
-        let service = Service::bind(config, log, &mut registry, health.clone()).await.unwrap();
+        let service = Service::bind(config, log, &mut registry, health.clone(), Access::off()).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(service.run(shutdown.clone()));
@@ -220,6 +221,8 @@ pub fn locked(name: &str, version: u64) -> AccountState {
         until_ms: None,
         reply: "Locked".into(),
         queued_mail: QueuedMail::Keep,
+        clients: Vec::new(),
+        subjects: Vec::new(),
     };
     AccountState {
         status: Status::Locked(lock),

@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod actions;
+mod credentials;
 mod edges;
 mod events;
 mod harness;
+mod jwts;
 mod lists;
+mod roles;
+mod secured;
 mod service;
 mod watches;

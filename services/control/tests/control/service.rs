@@ -4,6 +4,7 @@ use crate::harness::{Control, active, locked, names, open_bus, put, soon, until}
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tidegate_access::Access;
 use tidegate_bus::Bus;
 use tidegate_control::{ControlConfig, ControlError, Service};
 use tidegate_proto::v1;
@@ -87,7 +88,7 @@ async fn two_replicas_show_the_same() {
     let mut registry = prometheus_client::registry::Registry::default();
     let log: Arc<dyn Bus> = first.bus.clone();
     let config = ControlConfig { listen: "127.0.0.1:0".parse().unwrap(), ..ControlConfig::default() };
-    let service = Service::bind(config, log, &mut registry, Health::new()).await.unwrap();
+    let service = Service::bind(config, log, &mut registry, Health::new(), Access::off()).await.unwrap();
     let address = format!("http://{}", service.local_addr());
     let _running = tokio::spawn(service.run(first.shutdown.clone()));
     first.put(vec![locked("b@example.org", 1)]).await;
@@ -122,7 +123,7 @@ async fn an_address_that_is_taken_is_named() {
     let mut registry = prometheus_client::registry::Registry::default();
     let log: Arc<dyn Bus> = control.bus.clone();
     let config = ControlConfig { listen, ..ControlConfig::default() };
-    let error = Service::bind(config, log, &mut registry, Health::new()).await.err().unwrap();
+    let error = Service::bind(config, log, &mut registry, Health::new(), Access::off()).await.err().unwrap();
     assert!(matches!(error, ControlError::Listen { .. }));
     assert!(error.to_string().contains(&listen.to_string()), "{error}");
 }
@@ -139,11 +140,11 @@ async fn with_tls_only_a_client_with_a_certificate_is_heard() {
     let (certificate, key, client_ca) = (data("server.pem"), data("server.key"), data("ca.pem"));
     let config = ControlConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
-        tls: Some(ServerTls { certificate, key, client_ca }),
+        tls: Some(ServerTls { certificate, key, client_ca: Some(client_ca) }),
         ..ControlConfig::default()
     };
     let mut registry = prometheus_client::registry::Registry::default();
-    let service = Service::bind(config, log, &mut registry, Health::new()).await.unwrap();
+    let service = Service::bind(config, log, &mut registry, Health::new(), Access::off()).await.unwrap();
     let address = service.local_addr();
     let shutdown = tokio_util::sync::CancellationToken::new();
     let _end = shutdown.clone().drop_guard();

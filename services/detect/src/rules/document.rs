@@ -1,7 +1,7 @@
 //! TOML values with their places, and typed access that reports what is wrong instead of stopping.
 
 use crate::problem::{Finding, Position, Problems, list, suggestion};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -50,11 +50,46 @@ impl<'a> Table<'a> {
         self.typed(key, "true or false", problems, DeValue::as_bool)
     }
 
+    /// A whole number within bounds.
+    pub fn whole(&self, key: &str, bounds: RangeInclusive<u32>, problems: &mut Problems) -> Option<u32> {
+        let allowed = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        let number = self.typed(key, &allowed, problems, |value| value.as_integer())?;
+        let read = number.as_str().parse().ok().filter(|read| number.radix() == 10 && bounds.contains(read));
+        if read.is_none() {
+            let message = format!("`{key}` is {}", number.as_str());
+            self.report(problems, Finding::at(Some(self.place_of(key)), message).allowing(allowed));
+        }
+        read
+    }
+
     /// A list of texts.
     pub fn texts(&self, key: &str, problems: &mut Problems) -> Option<Vec<&'a str>> {
         self.typed(key, "a list of texts", problems, |value| {
             value.as_array()?.iter().map(|item| item.get_ref().as_str()).collect()
         })
+    }
+
+    /// A table.
+    pub fn table(&self, key: &str, problems: &mut Problems) -> Option<Self> {
+        let entries = self.typed(key, "a table", problems, |value| value.as_table())?;
+        let span = self.value(key).map_or(self.span.clone(), Spanned::span);
+        Some(Self { text: self.text, entries, span, subject: self.subject.clone() })
+    }
+
+    /// A list of tables, written as `form`.
+    pub fn tables(&self, key: &str, form: &str, problems: &mut Problems) -> Option<Vec<Self>> {
+        let all = self.typed(key, form, problems, |value| value.as_array())?;
+        let mut tables = Vec::new();
+        for value in all {
+            let span = value.span();
+            if let Some(entries) = value.get_ref().as_table() {
+                tables.push(Self { text: self.text, entries, span, subject: self.subject.clone() });
+            } else {
+                let finding = Finding::at(Some(place(self.text, span.start)), format!("`{key}` has what is no table"));
+                self.report(problems, finding.allowing(form));
+            }
+        }
+        Some(tables)
     }
 
     /// The value of a key, with its place.

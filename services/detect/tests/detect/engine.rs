@@ -76,7 +76,10 @@ fn a_match_tells_rule_action_and_evidence() {
     let [found] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((found.account.as_str(), found.event_offset, found.at_ms), ("jo@example.org", 43, NOW_MS + 3));
     let [found] = found.matches.as_slice() else { panic!("{found:?}") };
-    assert_eq!(found.action, Action::Lock { for_ms: Some(2 * HOUR_MS), queued_mail: QueuedMail::Hold });
+    assert_eq!(
+        found.action,
+        Action::Lock { for_ms: Some(2 * HOUR_MS), queued_mail: QueuedMail::Hold, max_auto_unlocks: None }
+    );
     assert_eq!((found.reason.as_str(), found.reply.as_str()), ("why burst", "no burst"));
     assert_eq!((found.rule.name.as_str(), found.rule.rule_set.as_str()), ("burst", engine.rules().version()));
     let mut evidence: Vec<_> = found.evidence.iter().map(|fact| (fact.column.as_str(), fact.value)).collect();

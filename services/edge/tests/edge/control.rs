@@ -129,6 +129,8 @@ pub fn lock() -> Lock {
         until_ms: None,
         reply: "Account locked, call the help desk".into(),
         queued_mail: QueuedMail::Keep,
+        clients: Vec::new(),
+        subjects: Vec::new(),
     }
 }
 

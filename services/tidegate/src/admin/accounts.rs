@@ -1,7 +1,9 @@
 //! `tidegate accounts`: list, show, watch, and the actions.
 
 use super::actions::{self, ClearArgs, ExemptArgs, LockArgs, UnlockArgs};
+use super::bulk::{self, BulkCommand};
 use super::connect::ServerArgs;
+use super::filter::FilterArgs;
 use super::{format, show};
 use clap::{Subcommand, ValueEnum};
 use std::process::ExitCode;
@@ -15,8 +17,10 @@ pub enum AccountsCommand {
         after_help = "Examples:\n  tidegate accounts list\n  tidegate accounts list --status locked --domain example.org --order changed\n  tidegate accounts list --status any --json | jq -r '.[].account'"
     )]
     List(ListArgs),
-    /// Show one account: state, evidence, last command, and which edges have it in force
-    #[command(after_help = "Example:\n  tidegate accounts show jo@example.org")]
+    /// Show one account: state, evidence, timeline, who was told, and which edges have it in force
+    #[command(
+        after_help = "Examples:\n  tidegate accounts show jo@example.org\n  tidegate accounts show jo@example.org --statistics"
+    )]
     Show(ShowArgs),
     /// Follow changes as they come
     #[command(
@@ -43,6 +47,9 @@ pub enum AccountsCommand {
         after_help = "Example:\n  tidegate accounts clear news@example.org --exemptions --reason 'contract ended'"
     )]
     Clear(ClearArgs),
+    /// Lock or unlock many accounts, from a file or by filter; without --apply only say which
+    #[command(subcommand)]
+    Bulk(BulkCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +70,9 @@ pub struct ListArgs {
 pub struct ShowArgs {
     /// The account, e.g. jo@example.org
     account: String,
+    /// Also ask for its statistics, and the limits that they are compared with
+    #[arg(long)]
+    statistics: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -78,62 +88,10 @@ pub struct WatchArgs {
     server: ServerArgs,
 }
 
-#[derive(Debug, Clone, clap::Args)]
-struct FilterArgs {
-    /// Only these statuses
-    #[arg(long, value_enum, value_delimiter = ',')]
-    status: Vec<Status>,
-    /// Only accounts of this domain (may be repeated)
-    #[arg(long)]
-    domain: Vec<String>,
-    /// Only accounts whose name contains this
-    #[arg(long, default_value = "")]
-    contains: String,
-    /// Only accounts that this rule throttled or locked
-    #[arg(long, default_value = "")]
-    rule: String,
-    /// Only accounts with an exemption
-    #[arg(long)]
-    exempted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Status {
-    Active,
-    Throttled,
-    Locked,
-    Any,
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Order {
     Name,
     Changed,
-}
-
-impl FilterArgs {
-    fn filter(&self, default: &[v1::AccountStatus]) -> v1::AccountFilter {
-        let named = self.status.iter().filter_map(|status| match status {
-            Status::Active => Some(v1::AccountStatus::Active),
-            Status::Throttled => Some(v1::AccountStatus::Throttled),
-            Status::Locked => Some(v1::AccountStatus::Locked),
-            Status::Any => None,
-        });
-        let statuses: Vec<v1::AccountStatus> = if self.status.contains(&Status::Any) {
-            Vec::new()
-        } else if self.status.is_empty() && !self.exempted {
-            default.to_vec()
-        } else {
-            named.collect()
-        };
-        v1::AccountFilter {
-            statuses: statuses.into_iter().map(Into::into).collect(),
-            domains: self.domain.clone(),
-            contains: self.contains.clone(),
-            rule: self.rule.clone(),
-            exempted: self.exempted,
-        }
-    }
 }
 
 /// Runs one of the commands.
@@ -146,6 +104,7 @@ pub async fn run(command: AccountsCommand) -> anyhow::Result<ExitCode> {
         AccountsCommand::Unlock(args) => actions::unlock(args).await,
         AccountsCommand::Exempt(args) => actions::exempt(args).await,
         AccountsCommand::Clear(args) => actions::clear(args).await,
+        AccountsCommand::Bulk(command) => bulk::run(command).await,
     }
 }
 
@@ -201,11 +160,21 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
 
 async fn show_one(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let mut client = args.server.connect().await?;
-    let answer = client.get_account(v1::GetAccountRequest { account: args.account }).await?.into_inner();
-    if args.server.json {
-        println!("{}", serde_json::to_string_pretty(&show::account_json(&answer))?);
+    let request = v1::GetAccountRequest { account: args.account.clone() };
+    let answer = client.get_account(request).await?.into_inner();
+    let request = v1::ListNotificationsRequest { account: args.account.clone(), ..Default::default() };
+    let notifications = client.list_notifications(request).await?.into_inner().notifications;
+    let inspection = if args.statistics {
+        let request = v1::InspectAccountRequest { account: args.account, ..Default::default() };
+        client.inspect_account(request).await?.into_inner().inspection
     } else {
-        print!("{}", show::account(&answer));
+        None
+    };
+    if args.server.json {
+        let value = show::account_json(&answer, &notifications, inspection.as_ref());
+        println!("{}", serde_json::to_string_pretty(&value)?);
+    } else {
+        print!("{}", show::account(&answer, &notifications, inspection.as_ref()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use super::{format, show};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use tidegate_proto::v1;
 
 /// What every action needs.
@@ -16,7 +16,7 @@ struct ActionArgs {
     /// Why; it stands in the audit
     #[arg(long)]
     reason: String,
-    /// Who asks; the user of this shell when not given
+    /// Who asks; the user of this shell when not given, and the name in your credentials when you have some
     #[arg(long, env = "TIDEGATE_ACTOR")]
     actor: Option<String>,
     /// How long to wait until it is in force
@@ -42,7 +42,7 @@ pub struct LockArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum QueuedMail {
+pub enum QueuedMail {
     Keep,
     Hold,
     Delete,
@@ -58,7 +58,7 @@ pub struct UnlockArgs {
     /// Evidence in your words
     #[arg(long, default_value = "")]
     evidence: String,
-    /// Tighter limits for this long after the unlock
+    /// Tighter limits for this long after the unlock; as control is set when not given
     #[arg(long, value_parser = humantime::parse_duration)]
     probation: Option<Duration>,
 }
@@ -95,11 +95,6 @@ struct Answer {
 }
 
 pub async fn lock(args: LockArgs) -> anyhow::Result<ExitCode> {
-    let queued_mail = match args.queued_mail {
-        QueuedMail::Keep => v1::QueuedMail::Keep,
-        QueuedMail::Hold => v1::QueuedMail::Hold,
-        QueuedMail::Delete => v1::QueuedMail::Delete,
-    };
     let request = v1::LockAccountRequest {
         account: args.action.account.clone(),
         actor: actor(args.action.actor.clone())?,
@@ -107,7 +102,7 @@ pub async fn lock(args: LockArgs) -> anyhow::Result<ExitCode> {
         lock: Some(v1::LockCommand {
             for_ms: args.span.map(millis),
             reply: args.reply,
-            queued_mail: queued_mail.into(),
+            queued_mail: queued_mail(args.queued_mail).into(),
         }),
         wait_ms: wait_ms(&args.action),
     };
@@ -123,7 +118,7 @@ pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
         reason: args.action.reason.clone(),
         unlock: Some(v1::UnlockCommand {
             evidence: Some(v1::UnlockEvidence { password_changed_ms, note: args.evidence }),
-            probation_ms: args.probation.map_or(0, millis),
+            probation_ms: args.probation.map(millis),
         }),
         wait_ms: wait_ms(&args.action),
     };
@@ -138,7 +133,7 @@ pub async fn exempt(args: ExemptArgs) -> anyhow::Result<ExitCode> {
         reason: args.action.reason.clone(),
         exempt: Some(v1::ExemptCommand {
             rules: args.rule,
-            until_ms: args.span.map(|span| now_ms().saturating_add(millis(span))),
+            until_ms: args.span.map(|span| format::now_ms().saturating_add(millis(span))),
         }),
         wait_ms: wait_ms(&args.action),
     };
@@ -178,19 +173,26 @@ fn wait_ms(args: &ActionArgs) -> u32 {
     u32::try_from(args.wait.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn millis(span: Duration) -> i64 {
+/// As the API names it.
+pub fn queued_mail(queued_mail: QueuedMail) -> v1::QueuedMail {
+    match queued_mail {
+        QueuedMail::Keep => v1::QueuedMail::Keep,
+        QueuedMail::Hold => v1::QueuedMail::Hold,
+        QueuedMail::Delete => v1::QueuedMail::Delete,
+    }
+}
+
+/// Milliseconds of a span.
+pub fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-fn parse_time(text: &str) -> anyhow::Result<i64> {
+/// Milliseconds since 1970 UTC of a time that people write.
+pub fn parse_time(text: &str) -> anyhow::Result<i64> {
     if text == "now" {
-        return Ok(now_ms());
+        return Ok(format::now_ms());
     }
     let time = humantime::parse_rfc3339_weak(text)
-        .with_context(|| format!("--password-changed {text:?} is no time; write 2026-11-25T10:00:00Z or now"))?;
+        .with_context(|| format!("{text:?} is no time; write 2026-11-25T10:00:00Z or now"))?;
     Ok(time.duration_since(UNIX_EPOCH).map_or(0, millis))
 }

@@ -20,9 +20,38 @@ pub fn time(ms: i64) -> String {
     )
 }
 
+/// Milliseconds since 1970 UTC.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What happened, as people say it.
+pub fn change(change: v1::Change) -> &'static str {
+    match change {
+        v1::Change::Unspecified => "changed",
+        v1::Change::Locked => "locked",
+        v1::Change::Throttled => "throttled",
+        v1::Change::Noticed => "noticed",
+        v1::Change::Unlocked => "unlocked",
+        v1::Change::Expired => "ended by itself",
+        v1::Change::Amended => "amended",
+        v1::Change::CommandRefused => "a command was refused",
+    }
+}
+
+/// An address of 4 or 16 octets.
+pub fn address(octets: &[u8]) -> String {
+    match (<[u8; 4]>::try_from(octets), <[u8; 16]>::try_from(octets)) {
+        (Ok(four), _) => std::net::Ipv4Addr::from(four).to_string(),
+        (_, Ok(sixteen)) => std::net::Ipv6Addr::from(sixteen).to_string(),
+        _ => "?".to_owned(),
+    }
+}
+
 /// `3m 20s ago`, or `in 2h`.
 pub fn ago(ms: i64) -> String {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    let now_ms = now_ms();
     let span = Duration::from_secs(ms.abs_diff(now_ms) / 1000);
     let text = humantime::format_duration(span).to_string();
     let short: Vec<&str> = text.split(' ').take(2).collect();
@@ -31,7 +60,12 @@ pub fn ago(ms: i64) -> String {
 
 /// `active`, `throttled` or `locked`.
 pub fn status(state: &v1::AccountState) -> &'static str {
-    match state.status() {
+    status_name(state.status())
+}
+
+/// `active`, `throttled` or `locked`.
+pub fn status_name(status: v1::AccountStatus) -> &'static str {
+    match status {
         v1::AccountStatus::Unspecified => "unknown",
         v1::AccountStatus::Active => "active",
         v1::AccountStatus::Throttled => "throttled",
@@ -72,6 +106,16 @@ pub fn state_json(state: &v1::AccountState) -> Value {
             "actor": exemption.actor,
             "reason": exemption.reason,
         })).collect::<Vec<_>>(),
+        "auto_unlocks": state.auto_unlocks,
+        "timeline": state.timeline.iter().map(|milestone| json!({
+            "version": milestone.version,
+            "at": time(milestone.at_ms),
+            "change": change(milestone.change()),
+            "rule": (!milestone.rule.is_empty()).then_some(&milestone.rule),
+            "actor": (!milestone.actor.is_empty()).then_some(&milestone.actor),
+            "reason": milestone.reason,
+            "lock": (!milestone.lock_id.is_empty()).then_some(&milestone.lock_id),
+        })).collect::<Vec<_>>(),
         "clean_since": state.clean_slate.as_ref().map(|slate| time(slate.time_ms)),
         "probation_until": state.probation_until_ms.map(time),
         "notice": state.notice.as_ref().map(|notice| json!({
@@ -101,6 +145,12 @@ fn lock_json(lock: &v1::Lock) -> Value {
         "actor": (!lock.actor.is_empty()).then_some(&lock.actor),
         "reason": lock.reason,
         "evidence": evidence_json(&lock.evidence),
+        "clients": lock.clients.iter().map(|client| json!({
+            "address": address(&client.address),
+            "messages": client.messages,
+            "last": time(client.last_ms),
+        })).collect::<Vec<_>>(),
+        "subjects": lock.subjects,
         "since": time(lock.since_ms),
         "until": lock.until_ms.map(time),
         "reply": lock.reply,

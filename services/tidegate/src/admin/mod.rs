@@ -2,8 +2,16 @@
 
 pub mod accounts;
 mod actions;
+pub mod audit;
+mod bulk;
+pub mod certificate;
 mod connect;
 pub mod edges;
+mod filter;
 pub mod format;
+pub mod notify;
+pub mod overview;
 pub mod rules;
+pub mod settings;
 mod show;
+pub mod token;

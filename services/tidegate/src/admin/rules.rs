@@ -1,6 +1,6 @@
 //! `tidegate rules`: what is in force, and whether a file would be taken.
 
-use super::connect::ServerArgs;
+use super::connect::{ServerArgs, actor};
 use super::format;
 use clap::Subcommand;
 use serde_json::json;
@@ -20,6 +20,26 @@ pub enum RulesCommand {
         after_help = "Examples:\n  tidegate rules check rules.toml\n  tidegate rules check rules.toml --statistics statistics.sql"
     )]
     Check(CheckArgs),
+    /// Switch a rule off at once, whatever its file says
+    #[command(after_help = "Example:\n  tidegate rules disable too-strict --reason 'locks newsletters'")]
+    Disable(SwitchArgs),
+    /// Let a rule be as its file says again
+    #[command(after_help = "Example:\n  tidegate rules enable too-strict --reason 'limit was raised'")]
+    Enable(SwitchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SwitchArgs {
+    /// Name of the rule
+    rule: String,
+    /// Why; it stands in the audit
+    #[arg(long)]
+    reason: String,
+    /// Who asks; the user of this shell when not given, and the name in your credentials when you have some
+    #[arg(long, env = "TIDEGATE_ACTOR")]
+    actor: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +65,24 @@ pub async fn run(command: RulesCommand) -> anyhow::Result<ExitCode> {
     match command {
         RulesCommand::List(args) => list(args).await,
         RulesCommand::Check(args) => Ok(check(&args)),
+        RulesCommand::Disable(args) => switch(args, true).await,
+        RulesCommand::Enable(args) => switch(args, false).await,
     }
+}
+
+async fn switch(args: SwitchArgs, off: bool) -> anyhow::Result<ExitCode> {
+    let (actor, reason) = (actor(args.actor)?, args.reason);
+    let request = v1::SwitchRuleRequest { rule: args.rule.clone(), off, actor, reason, wait_ms: 0 };
+    let applied = args.server.connect().await?.switch_rule(request).await?.into_inner().applied;
+    let is = if off { "off" } else { "as its file says" };
+    if args.server.json {
+        println!("{}", json!({ "rule": args.rule, "off": off, "applied": applied }));
+    } else if applied {
+        println!("rule {} is {is}, everywhere", args.rule);
+    } else {
+        println!("rule {} will be {is}: it is durable, but not all workers have told so yet", args.rule);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
@@ -66,11 +103,17 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
     for problem in &first.problems {
         println!("a newer file was not taken: {problem}");
     }
-    let mut table = format::table(&["RULE", "ON", "ACTION", "FOR", "WHEN", "REASON"]);
+    let mut table = format::table(&["RULE", "ON", "HELD", "ACTION", "FOR", "WHEN", "REASON"]);
     for rule in &first.rules {
         table.add_row([
             rule.name.clone(),
-            if rule.enabled { "yes" } else { "no" }.to_owned(),
+            match (rule.enabled, rule.switched_off) {
+                (true, _) => "yes",
+                (false, true) => "switched off",
+                (false, false) => "no",
+            }
+            .to_owned(),
+            held(&sets, &rule.name).to_string(),
             rule.action.clone(),
             rule.for_ms.map_or_else(|| "-".to_owned(), span),
             rule.predicate.clone(),
@@ -78,7 +121,18 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
         ]);
     }
     println!("{table}");
+    let mut limits: Vec<String> = first.limits.iter().map(|(name, number)| format!("{name}={number}")).collect();
+    limits.sort();
+    if !limits.is_empty() {
+        println!("limits: {}", limits.join(" "));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How often a rule held in all partitions, since their owners started.
+fn held(sets: &[v1::RuleSet], rule: &str) -> u64 {
+    let activity = sets.iter().flat_map(|set| &set.activity).filter(|activity| activity.rule == rule);
+    activity.map(|activity| activity.matches).sum()
 }
 
 /// Checks the files; everything that is wrong goes to standard error.
@@ -134,9 +188,23 @@ fn set_json(set: &v1::RuleSet) -> serde_json::Value {
         "mode": mode(set),
         "since": format::time(set.since_ms),
         "problems": set.problems,
+        "limits": set.limits,
+        "activity": set.activity.iter().map(|activity| json!({
+            "rule": activity.rule,
+            "matches": activity.matches,
+            "last": format::time(activity.last_ms),
+            "recent": activity.recent.iter().map(|found| json!({
+                "account": found.account,
+                "at": format::time(found.at_ms),
+                "action": found.action,
+                "observed": found.observed,
+                "evidence": format::evidence_json(&found.evidence),
+            })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "rules": set.rules.iter().map(|rule| json!({
             "name": rule.name,
             "enabled": rule.enabled,
+            "switched_off": rule.switched_off,
             "action": rule.action,
             "for_ms": rule.for_ms,
             "when": rule.predicate,

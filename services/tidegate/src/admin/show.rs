@@ -17,7 +17,11 @@ pub fn line(state: &v1::AccountState) -> String {
 }
 
 /// Everything that is known of an account.
-pub fn account(answer: &v1::GetAccountResponse) -> String {
+pub fn account(
+    answer: &v1::GetAccountResponse,
+    notifications: &[v1::Notification],
+    inspection: Option<&v1::Inspection>,
+) -> String {
     let mut text = String::new();
     let Some(state) = &answer.state else { return text };
     let mut row = |name: &str, value: &str| {
@@ -35,6 +39,13 @@ pub fn account(answer: &v1::GetAccountResponse) -> String {
         row("why", &format!("{}: {}", format::cause(lock), lock.reason));
         for one in &lock.evidence {
             row("", &format!("{} = {}", one.column, format::number(one.value)));
+        }
+        for client in &lock.clients {
+            let (address, last) = (format::address(&client.address), format::time(client.last_ms));
+            row("sent from", &format!("{address}, {} messages, last {last}", client.messages));
+        }
+        for subject in &lock.subjects {
+            row("subject", &subject.replace(char::is_control, " "));
         }
         row("until", &lock.until_ms.map_or_else(|| "somebody unlocks it".to_owned(), format::time));
         row("reply", &lock.reply);
@@ -65,6 +76,27 @@ pub fn account(answer: &v1::GetAccountResponse) -> String {
             row("", &format!("refused: {}", command.refused));
         }
     }
+    for milestone in state.timeline.iter().rev() {
+        let who = [&milestone.rule, &milestone.actor].into_iter().find(|name| !name.is_empty());
+        let who = who.map_or_else(String::new, |name| format!(" by {name}"));
+        let what = format::change(milestone.change());
+        row("timeline", &format!("{}  {what}{who}: {}", format::time(milestone.at_ms), milestone.reason));
+    }
+    for told in notifications {
+        let status = told.status().as_str_name().trim_start_matches("NOTIFICATION_STATUS_").to_lowercase();
+        let what = format::change(told.change());
+        row("told", &format!("{}  {} of {what}: {status} {}", format::time(told.time_ms), told.recipient, told.error));
+    }
+    if let Some(inspection) = inspection {
+        for one in inspection.values.iter().filter(|one| one.value != 0.0 && !one.value.is_nan()) {
+            let limits = inspection.limits.iter().filter(|limit| limit.column == one.column);
+            let limits: Vec<String> = limits
+                .map(|limit| format!("{} {} {}", limit.rule, limit.comparison, format::number(limit.limit)))
+                .collect();
+            let limits = if limits.is_empty() { String::new() } else { format!("   ({})", limits.join("; ")) };
+            row("statistic", &format!("{} = {}{limits}", one.column, format::number(one.value)));
+        }
+    }
     for edge in &answer.edges {
         let state = if edge.in_force { "in force" } else { "not yet in force" };
         let since = edge.applied_ms.map_or_else(String::new, |ms| format!(" since {}", format::time(ms)));
@@ -74,7 +106,11 @@ pub fn account(answer: &v1::GetAccountResponse) -> String {
 }
 
 /// The same for programs.
-pub fn account_json(answer: &v1::GetAccountResponse) -> Value {
+pub fn account_json(
+    answer: &v1::GetAccountResponse,
+    notifications: &[v1::Notification],
+    inspection: Option<&v1::Inspection>,
+) -> Value {
     let mut value = answer.state.as_ref().map_or_else(|| json!({}), format::state_json);
     value["edges"] = answer
         .edges
@@ -88,5 +124,37 @@ pub fn account_json(answer: &v1::GetAccountResponse) -> Value {
             })
         })
         .collect();
+    value["notifications"] = notifications
+        .iter()
+        .map(|told| {
+            json!({
+                "id": told.id,
+                "at": format::time(told.time_ms),
+                "change": format::change(told.change()),
+                "channel": told.channel,
+                "recipient": told.recipient,
+                "status": told.status().as_str_name().trim_start_matches("NOTIFICATION_STATUS_").to_lowercase(),
+                "attempts": told.attempts,
+                "error": told.error,
+            })
+        })
+        .collect();
+    if let Some(inspection) = inspection {
+        let values = inspection.values.iter().map(|one| (one.column.clone(), json!(one.value)));
+        value["statistics"] = values.collect::<serde_json::Map<_, _>>().into();
+        value["limits"] = inspection
+            .limits
+            .iter()
+            .map(|limit| {
+                json!({
+                    "rule": limit.rule,
+                    "action": limit.action,
+                    "column": limit.column,
+                    "comparison": limit.comparison,
+                    "limit": limit.limit,
+                })
+            })
+            .collect();
+    }
     value
 }

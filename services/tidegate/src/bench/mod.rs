@@ -1,5 +1,6 @@
 //! `tidegate bench`: what it can do on this machine, measured on the real parts, as a table or as JSON.
 
+mod admin;
 mod checkpoint;
 mod detect;
 mod edge;
@@ -52,6 +53,8 @@ enum Part {
     Spool,
     /// Windows written down and taken up
     Checkpoint,
+    /// Lists over many accounts, and pushes to edges while many watch slowly
+    Admin,
 }
 
 /// How much is done.
@@ -97,6 +100,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Vec<Figure>> {
             Part::Edge => edge::measure(scale).await?,
             Part::Spool => tokio::task::spawn_blocking(move || spool::measure(scale)).await??,
             Part::Checkpoint => checkpoint::measure(scale).await?,
+            Part::Admin => admin::measure(scale).await?,
         };
         for figure in &measured {
             eprintln!("  {figure}");

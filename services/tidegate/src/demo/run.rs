@@ -245,7 +245,7 @@ async fn unlock(stage: &mut Stage) -> anyhow::Result<Option<f64>> {
                 password_changed_ms: Some(began_ms as i64),
                 note: "changed on the phone".to_owned(),
             }),
-            probation_ms: 0,
+            probation_ms: Some(0),
         }),
         wait_ms: 10_000,
     };

@@ -1,0 +1,188 @@
+//! A small certificate authority, for providers without one of their own.
+
+use crate::AccessError;
+use crate::certificate::CertificateName;
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use std::net::IpAddr;
+use std::time::Duration;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Certificates count from so long before they were made: other clocks can be behind.
+const BACKDATED_MS: i64 = 300_000;
+
+/// A certificate authority that signs.
+pub struct Authority {
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    not_after_ms: i64,
+}
+
+/// A certificate and its private key.
+pub struct Issued {
+    /// The certificate, as PEM.
+    pub certificate_pem: String,
+    /// Its private key, as PEM (PKCS #8).
+    pub key_pem: String,
+    /// Until when it counts: milliseconds since 1970 UTC.
+    pub not_after_ms: i64,
+}
+
+impl Authority {
+    /// Makes an authority called `name`, which signs certificates of servers and clients but no further authorities.
+    ///
+    /// # Errors
+    /// When there is no such certificate.
+    pub fn create(name: &str, lifetime: Duration, now_ms: i64) -> Result<(Self, Issued), AccessError> {
+        let whom = "an authority";
+        let key = key(whom)?;
+        let mut params = params(name, now_ms, later(now_ms, lifetime, i64::MAX)?)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(failed(whom))?;
+        let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
+        let not_after_ms = params.not_after.unix_timestamp().saturating_mul(1_000);
+        let issued = Issued { certificate_pem: certificate_pem.clone(), key_pem, not_after_ms };
+        Ok((Self { certificate_pem, issuer: Issuer::new(params, key), not_after_ms }, issued))
+    }
+
+    /// An authority that was made before.
+    ///
+    /// # Errors
+    /// When the PEM texts are no authority's certificate and its key.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AccessError> {
+        let whom = "an authority";
+        let invalid = |problem: &str| AccessError::NewCertificate { problem: problem.to_owned() };
+        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|_| invalid("the authority's file has no certificate in PEM form"))?;
+        let (_, certificate) =
+            X509Certificate::from_der(&der).map_err(|_| invalid("the authority's certificate cannot be read"))?;
+        if !certificate.is_ca() {
+            return Err(invalid("the authority's file has a certificate, but not an authority's"));
+        }
+        let key = KeyPair::from_pem(key_pem).map_err(failed(whom))?;
+        if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(invalid("the authority's key does not belong to its certificate"));
+        }
+        let not_after_ms = certificate.validity().not_after.timestamp().saturating_mul(1_000);
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed(whom))?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, not_after_ms })
+    }
+
+    /// The authority's own certificate, as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// A certificate for a server that is reached under `names`: host names or addresses.
+    ///
+    /// # Errors
+    /// When there is no such certificate.
+    pub fn server(&self, names: &[String], lifetime: Duration, now_ms: i64) -> Result<Issued, AccessError> {
+        let first = names
+            .first()
+            .ok_or_else(|| AccessError::NewCertificate { problem: "no host name or address is given".to_owned() })?;
+        let mut sans = Vec::with_capacity(names.len());
+        for name in names {
+            sans.push(match name.parse::<IpAddr>() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(host(name)?),
+            });
+        }
+        self.issue(first, sans, ExtendedKeyUsagePurpose::ServerAuth, lifetime, now_ms)
+    }
+
+    /// A certificate for a client: an edge or a person.
+    ///
+    /// # Errors
+    /// When there is no such certificate.
+    pub fn client(
+        &self,
+        name: &CertificateName,
+        trust_domain: &str,
+        lifetime: Duration,
+        now_ms: i64,
+    ) -> Result<Issued, AccessError> {
+        let uri = name.to_uri(trust_domain).ok_or_else(|| AccessError::NewCertificate {
+            problem: format!("{name} under {trust_domain:?} is no name that a certificate can bear"),
+        })?;
+        let common_name = match name {
+            CertificateName::Edge { node, .. } => node,
+            CertificateName::User(name) => name,
+        };
+        let uri = SanType::URI(Ia5String::try_from(uri.as_str()).map_err(failed(common_name))?);
+        self.issue(common_name, vec![uri], ExtendedKeyUsagePurpose::ClientAuth, lifetime, now_ms)
+    }
+
+    fn issue(
+        &self,
+        common_name: &str,
+        names: Vec<SanType>,
+        usage: ExtendedKeyUsagePurpose,
+        lifetime: Duration,
+        now_ms: i64,
+    ) -> Result<Issued, AccessError> {
+        let not_after_ms = later(now_ms, lifetime, self.not_after_ms)?;
+        let mut params = params(common_name, now_ms, not_after_ms)?;
+        params.subject_alt_names = names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let key = key(common_name)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed(common_name))?;
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), not_after_ms })
+    }
+}
+
+/// What all certificates have in common.
+fn params(common_name: &str, now_ms: i64, not_after_ms: i64) -> Result<CertificateParams, AccessError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    // RFC 5280: positive, and at most 20 octets.
+    let serial = rand::random::<u128>() >> 1 | 1 << 120;
+    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
+    let at = |ms: i64| {
+        let since = u64::try_from(ms).map(Duration::from_millis).unwrap_or_default();
+        rcgen::date_time_ymd(1970, 1, 1).checked_add(since.try_into().ok()?)
+    };
+    let out_of_range = || AccessError::NewCertificate { problem: "its time is out of range".to_owned() };
+    params.not_before = at(now_ms.saturating_sub(BACKDATED_MS)).ok_or_else(out_of_range)?;
+    params.not_after = at(not_after_ms).ok_or_else(out_of_range)?;
+    Ok(params)
+}
+
+/// When a certificate ends, in whole seconds: not after its authority does.
+fn later(now_ms: i64, lifetime: Duration, most_ms: i64) -> Result<i64, AccessError> {
+    let lifetime_ms = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX);
+    let end_ms = now_ms.saturating_add(lifetime_ms).min(most_ms);
+    if end_ms <= now_ms {
+        let problem = "it would be expired at once; is the authority's own certificate expired?".to_owned();
+        return Err(AccessError::NewCertificate { problem });
+    }
+    Ok(end_ms - end_ms % 1_000)
+}
+
+fn host(name: &str) -> Result<Ia5String, AccessError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*');
+    if name.is_empty() || name.len() > 253 || !name.chars().all(allowed) {
+        let problem = format!("{name:?} is no host name and no address");
+        return Err(AccessError::NewCertificate { problem });
+    }
+    Ia5String::try_from(name).map_err(failed(name))
+}
+
+fn key(whom: &str) -> Result<KeyPair, AccessError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed(whom))
+}
+
+fn failed(whom: &str) -> impl FnOnce(rcgen::Error) -> AccessError {
+    let whom = whom.to_owned();
+    move |source| AccessError::Certificate { whom, source }
+}

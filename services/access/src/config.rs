@@ -1,0 +1,100 @@
+//! What can be set under `[access]`.
+
+use crate::failures::FailureBounds;
+use crate::jwt::JwtConfig;
+use crate::people::People;
+use crate::token_file::TokenFile;
+use crate::watched_file::read;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use tidegate_runtime::config::{Problems, Validate, key};
+
+/// How callers prove who they are. One section for control, console and history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// The trust domain that the names in certificates must have (`spiffe://TRUSTDOMAIN/...`); none: any that the
+    /// authority has signed.
+    pub trust_domain: Option<String>,
+    /// TOML file with the people of user certificates, and what is revoked by name. Watched.
+    pub people: Option<PathBuf>,
+    /// TOML file with tokens, which `tidegate token` writes. Watched.
+    pub tokens: Option<PathBuf>,
+    /// JWTs of an OIDC provider; none: they are refused.
+    pub jwt: Option<JwtConfig>,
+    /// What happens to addresses whose credentials are refused again and again.
+    pub failures: FailureBounds,
+}
+
+impl Validate for AccessConfig {
+    fn validate(&self, path: &str, problems: &mut Problems) {
+        if let Some(domain) = &self.trust_domain
+            && !crate::certificate::is_trust_domain(domain)
+        {
+            let allowed = "allowed: lower-case letters, digits, dots, hyphens and underscores, e.g. example.org";
+            problems.add(path, "trust_domain", format!("is {domain:?}; {allowed}"));
+        }
+        if self.people.is_none() && self.tokens.is_none() && self.jwt.is_none() {
+            problems.add(path, "people", "is not set, nor tokens, nor jwt: nobody could prove who they are");
+        }
+        check_file(path, "people", self.people.as_deref(), |text| People::parse(text).map(drop), problems);
+        check_file(path, "tokens", self.tokens.as_deref(), |text| TokenFile::parse(text).map(drop), problems);
+        if let Some(jwt) = &self.jwt {
+            jwt.validate(&key(path, "jwt"), problems);
+        }
+        self.failures.validate(&key(path, "failures"), problems);
+    }
+}
+
+fn check_file(
+    path: &str,
+    name: &str,
+    file: Option<&Path>,
+    parse: impl FnOnce(&str) -> Result<(), Vec<String>>,
+    problems: &mut Problems,
+) {
+    let Some(file) = file else { return };
+    match read(file) {
+        Ok(text) => {
+            for line in parse(&text).err().unwrap_or_default() {
+                problems.add(path, name, format!("{}: {line}", file.display()));
+            }
+        }
+        Err(error) => problems.add(path, name, format!("cannot read {}: {error}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    fn problems(config: &AccessConfig) -> String {
+        let mut problems = Problems::default();
+        config.validate("access", &mut problems);
+        problems.to_string()
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_key() {
+        assert!(problems(&AccessConfig::default()).contains("access.people: is not set, nor tokens"));
+        let folder = TempDir::new().unwrap();
+        let people = folder.path().join("people.toml");
+        std::fs::write(&people, "[[person]]\nname = ''\nrole = 'viewer'\n").unwrap();
+        let config = AccessConfig {
+            trust_domain: Some("Not One/".into()),
+            people: Some(people),
+            tokens: Some(folder.path().join("none.toml")),
+            ..AccessConfig::default()
+        };
+        let text = problems(&config);
+        assert!(text.contains("access.trust_domain: is \"Not One/\""), "{text}");
+        assert!(text.contains("access.people: ") && text.contains("people.toml: person 1"), "{text}");
+        assert!(text.contains("access.tokens: cannot read "), "{text}");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(toml::from_str::<AccessConfig>("persons = 'x'").unwrap_err().to_string().contains("unknown field"));
+    }
+}

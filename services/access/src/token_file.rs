@@ -1,0 +1,400 @@
+//! The file of tokens: what is kept of each, and how it is rewritten.
+
+use crate::certificate::is_name_part;
+use crate::people::scope;
+use crate::token::{SecretHash, Token, is_id};
+use crate::watched_file::read;
+use crate::{AccessError, Role, Scope};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Most tokens in a file.
+const MAX_TOKENS: usize = 10_000;
+const HEADER: &str = "\
+# Tokens of Tidegate, written by `tidegate token`; the service sees a change within seconds. What is kept of a token is
+# the SHA-256 of its secret: nobody can sign in with what stands here. Comments do not outlive the next change.
+";
+
+/// The tokens of one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenFile(BTreeMap<String, TokenRecord>);
+
+/// What is kept of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// What names it, and is no secret.
+    pub id: String,
+    /// Who uses it: the name that stands in the audit.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// About whose accounts.
+    pub scope: Scope,
+    /// When it was made: milliseconds since 1970 UTC.
+    pub created_ms: i64,
+    /// Until when it counts: milliseconds since 1970 UTC; none: it has no end.
+    pub expires_ms: Option<i64>,
+    /// When it was revoked: milliseconds since 1970 UTC.
+    pub revoked_ms: Option<i64>,
+    /// The SHA-256 of its secret.
+    pub hash: SecretHash,
+}
+
+/// What a new token is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewToken {
+    /// Who uses it: the name that stands in the audit.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// The domains whose accounts they may know of; none: all.
+    pub domains: Option<Vec<String>>,
+    /// How long it counts; none: without end.
+    pub lifetime: Option<Duration>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    #[serde(default)]
+    token: Vec<Line>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: String,
+    name: String,
+    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domains: Option<Vec<String>>,
+    created: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<String>,
+    sha256: String,
+}
+
+impl TokenFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or all of its problems.
+    pub fn load(path: &Path) -> Result<Self, AccessError> {
+        let text = read(path).map_err(|source| AccessError::Read { what: "tokens", path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|problems| AccessError::Content { path: path.to_owned(), problems })
+    }
+
+    /// All tokens, the oldest first.
+    pub fn list(&self) -> Vec<&TokenRecord> {
+        let mut tokens: Vec<_> = self.0.values().collect();
+        tokens.sort_by_key(|token| token.created_ms);
+        tokens
+    }
+
+    /// The token with this id.
+    pub fn get(&self, id: &str) -> Option<&TokenRecord> {
+        self.0.get(id)
+    }
+
+    /// Makes a token and writes it to the file, which is made when it is not there. What the token is can be told now
+    /// only: it is not kept.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or has problems: then it is left as it is.
+    pub fn create(path: &Path, new: NewToken, now_ms: i64) -> Result<(Token, TokenRecord), AccessError> {
+        let invalid = |problem: String| AccessError::NewToken { problem };
+        if !is_name_part(&new.name) {
+            return Err(invalid(format!("the name is {:?}; allowed: 1 to 255 octets without /", new.name)));
+        }
+        let scope = scope(new.domains).map_err(invalid)?;
+        let lifetime_ms = new.lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+        let created_ms = whole_seconds(now_ms);
+        let token = Token::random();
+        let record = TokenRecord {
+            id: token.id().to_owned(),
+            name: new.name,
+            role: new.role,
+            scope,
+            created_ms,
+            expires_ms: lifetime_ms.map(|lifetime_ms| whole_seconds(created_ms.saturating_add(lifetime_ms))),
+            revoked_ms: None,
+            hash: token.hash(),
+        };
+        if record.expires_ms.is_some_and(|expires_ms| time(expires_ms).is_none() || expires_ms <= created_ms) {
+            return Err(invalid("it would expire at once, or after the year 9999".to_owned()));
+        }
+        rewrite(path, |file| {
+            if file.0.len() >= MAX_TOKENS {
+                return Err(invalid(format!("the file has {MAX_TOKENS} tokens, which is the most allowed")));
+            }
+            // Ids are as good as never drawn twice; a token of another would be lost if one was.
+            if file.0.insert(record.id.clone(), record.clone()).is_some() {
+                return Err(invalid("its random id is taken; try again".to_owned()));
+            }
+            Ok(())
+        })?;
+        Ok((token, record))
+    }
+
+    /// Revokes the token with this id. One that was revoked already stays revoked since then.
+    ///
+    /// # Errors
+    /// When there is none, or the file cannot be read or written, or has problems: then it is left as it is.
+    pub fn revoke(path: &Path, id: &str, now_ms: i64) -> Result<TokenRecord, AccessError> {
+        let mut revoked = None;
+        rewrite(path, |file| {
+            let unknown = || AccessError::NoToken { path: path.to_owned(), id: id.to_owned() };
+            let token = file.0.get_mut(id).ok_or_else(unknown)?;
+            token.revoked_ms.get_or_insert(whole_seconds(now_ms));
+            revoked = Some(token.clone());
+            Ok(())
+        })?;
+        revoked.ok_or_else(|| AccessError::NoToken { path: path.to_owned(), id: id.to_owned() })
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// All problems, a line each.
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<String>> {
+        let file: FileText = toml::from_str(text).map_err(|error| vec![error.to_string()])?;
+        let mut problems = Vec::new();
+        let mut tokens = BTreeMap::new();
+        if file.token.len() > MAX_TOKENS {
+            problems.push(format!("{} tokens; allowed: at most {MAX_TOKENS}", file.token.len()));
+        }
+        for (index, line) in (1..).zip(file.token) {
+            let id = line.id.clone();
+            match line.read() {
+                Ok(token) => {
+                    if tokens.insert(id.clone(), token).is_some() {
+                        problems.push(format!("token {index}: the id {id:?} is there twice"));
+                    }
+                }
+                Err(problem) => problems.push(format!("token {index} ({id:?}): {problem}")),
+            }
+        }
+        if problems.is_empty() { Ok(Self(tokens)) } else { Err(problems) }
+    }
+
+    fn to_text(&self) -> Result<String, toml::ser::Error> {
+        let text = FileText { token: self.list().into_iter().map(Line::of).collect() };
+        Ok(format!("{HEADER}\n{}", toml::to_string(&text)?))
+    }
+}
+
+impl TokenRecord {
+    /// Whether it counts at `now_ms`.
+    pub fn is_valid(&self, now_ms: i64) -> bool {
+        self.revoked_ms.is_none() && !self.is_expired(now_ms)
+    }
+
+    /// Whether its time is over at `now_ms`.
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+}
+
+impl Line {
+    fn of(token: &TokenRecord) -> Self {
+        // Times come from this file, or were checked when the token was made.
+        let text = |ms| time(ms).map(|time| humantime::format_rfc3339_seconds(time).to_string()).unwrap_or_default();
+        Self {
+            id: token.id.clone(),
+            name: token.name.clone(),
+            role: token.role,
+            domains: token.scope.limited_to().map(|domains| domains.iter().cloned().collect()),
+            created: text(token.created_ms),
+            expires: token.expires_ms.map(text),
+            revoked: token.revoked_ms.map(text),
+            sha256: token.hash.to_hex(),
+        }
+    }
+
+    fn read(self) -> Result<TokenRecord, String> {
+        if !is_id(&self.id) {
+            return Err("the id is not 12 hexadecimal digits".to_owned());
+        }
+        if !is_name_part(&self.name) {
+            return Err(format!("the name is {:?}; allowed: 1 to 255 octets without /", self.name));
+        }
+        let ms = |name: &str, text: &str| {
+            let time = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let ms = time.and_then(|since| i64::try_from(since.as_millis()).ok());
+            ms.ok_or_else(|| format!("{name} is {text:?}; allowed: a time like 2026-12-31T23:59:59Z"))
+        };
+        Ok(TokenRecord {
+            scope: scope(self.domains)?,
+            created_ms: ms("created", &self.created)?,
+            expires_ms: self.expires.as_deref().map(|text| ms("expires", text)).transpose()?,
+            revoked_ms: self.revoked.as_deref().map(|text| ms("revoked", text)).transpose()?,
+            hash: SecretHash::from_hex(&self.sha256).ok_or("sha256 is not 64 lower-case hexadecimal digits")?,
+            id: self.id,
+            name: self.name,
+            role: self.role,
+        })
+    }
+}
+
+/// Reads the file, changes it, and puts the new one in its place, whole or not at all. Nobody else changes it meanwhile.
+fn rewrite(path: &Path, change: impl FnOnce(&mut TokenFile) -> Result<(), AccessError>) -> Result<(), AccessError> {
+    let failed = |source| AccessError::Write { path: path.to_owned(), source };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    // The folder is locked rather than the file, which is another one afterwards.
+    let lock = File::open(&folder).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let mut file = match TokenFile::load(path) {
+        Err(AccessError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => TokenFile::default(),
+        loaded => loaded?,
+    };
+    change(&mut file)?;
+    let text = file.to_text().map_err(|error| failed(io::Error::other(error)))?;
+    replace(path, &folder, &text).map_err(failed)
+}
+
+fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = folder.join(name);
+    // Left behind by one that was killed; nobody else is here.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    // It stays the service's, also when root changes it.
+    if let Ok(old) = fs::metadata(path) {
+        let own = file.metadata()?;
+        if (old.uid(), old.gid()) != (own.uid(), own.gid()) {
+            std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        }
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+fn whole_seconds(ms: i64) -> i64 {
+    ms - ms.rem_euclid(1_000)
+}
+
+/// None before 1970 or after the year 9999.
+fn time(ms: i64) -> Option<SystemTime> {
+    const END_OF_9999_S: u64 = 253_402_300_799;
+    let since = Duration::from_millis(u64::try_from(ms).ok()?);
+    (since.as_secs() <= END_OF_9999_S).then(|| UNIX_EPOCH + since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use tempfile::TempDir;
+
+    const NOW_MS: i64 = 1_795_000_000_500;
+
+    fn new(name: &str) -> NewToken {
+        let domains = Some(vec!["Example.org".to_owned()]);
+        NewToken { name: name.into(), role: Role::Operator, domains, lifetime: Some(Duration::from_secs(60)) }
+    }
+
+    #[test]
+    fn tokens_are_made_listed_and_revoked() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        let (token, record) = TokenFile::create(&path, new("jo"), NOW_MS).unwrap();
+        let everything = NewToken { domains: None, lifetime: None, ..new("mo") };
+        TokenFile::create(&path, everything, NOW_MS + 2_000).unwrap();
+        let file = TokenFile::load(&path).unwrap();
+        let listed = file.list();
+        assert_eq!((listed.len(), listed[0]), (2, &record));
+        assert_eq!(record.scope, Scope::domains(["example.org"]));
+        assert_eq!(record.expires_ms, Some(1_795_000_060_000));
+        assert!(record.is_valid(NOW_MS) && !record.is_valid(1_795_000_060_000));
+        assert!(file.get(token.id()).unwrap().hash.matches(&token.hash()));
+        assert!(listed[1].scope.is_all() && listed[1].expires_ms.is_none());
+
+        let revoked = TokenFile::revoke(&path, token.id(), NOW_MS + 5_000).unwrap();
+        assert_eq!(revoked.revoked_ms, Some(1_795_000_005_000));
+        TokenFile::revoke(&path, token.id(), NOW_MS + 9_000).unwrap();
+        assert_eq!(TokenFile::load(&path).unwrap().get(token.id()), Some(&revoked), "since the first time");
+        assert!(!revoked.is_valid(NOW_MS));
+        let error = TokenFile::revoke(&path, "0123456789ab", NOW_MS).unwrap_err();
+        assert!(matches!(error, AccessError::NoToken { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_for_its_owner_only_and_holds_no_secret() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let (token, _) = TokenFile::create(&path, new("jo"), NOW_MS).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let (text, secret) = (fs::read_to_string(&path).unwrap(), token.reveal());
+        assert!(text.contains(token.id()) && !text.contains(secret.rsplit('_').next().unwrap()), "{text}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_told_of_and_left_alone() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        TokenFile::create(&path, new("jo"), NOW_MS).unwrap();
+        let good = fs::read_to_string(&path).unwrap();
+        for (text, told) in [
+            (format!("{good}colour = 'red'\n"), "unknown field `colour`"),
+            (good.replace("created = \"2026", "created = \"yesterday 2026"), "a time like"),
+            (good.replace("role = \"operator\"", "role = \"root\""), "unknown variant"),
+            (good.replace("id = \"", "id = \"x"), "the id is not"),
+            (good.replace("sha256 = \"", "sha256 = \"0"), "sha256 is not"),
+            (format!("{good}\n{}", good.split("\n\n").last().unwrap()), "is there twice"),
+        ] {
+            fs::write(&path, &text).unwrap();
+            let error = TokenFile::create(&path, new("mo"), NOW_MS).unwrap_err();
+            assert!(error.to_string().contains(told), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_no_token_can_be_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        for wrong in [
+            NewToken { name: String::new(), ..new("x") },
+            NewToken { name: "a\nb".into(), ..new("x") },
+            NewToken { domains: Some(Vec::new()), ..new("x") },
+            NewToken { lifetime: Some(Duration::ZERO), ..new("x") },
+            NewToken { lifetime: Some(Duration::MAX), ..new("x") },
+        ] {
+            assert!(matches!(TokenFile::create(&path, wrong, NOW_MS), Err(AccessError::NewToken { .. })));
+        }
+        assert!(!path.exists());
+        let nowhere = folder.path().join("none/tokens.toml");
+        assert!(matches!(TokenFile::create(&nowhere, new("jo"), NOW_MS), Err(AccessError::Write { .. })));
+    }
+
+    #[test]
+    fn tokens_made_at_the_same_time_are_all_there() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| TokenFile::create(&path, new("jo"), NOW_MS).unwrap());
+            }
+        });
+        assert_eq!(TokenFile::load(&path).unwrap().list().len(), 8);
+    }
+}
