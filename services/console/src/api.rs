@@ -152,13 +152,11 @@ fn within<T: 'static>(
     call: impl Future<Output = Result<Response<T>, Status>> + Send + 'static,
 ) -> Call<T> {
     Box::pin(async move {
-        match tokio::time::timeout(timeout, call).await {
-            Ok(answer) => answer.map(Response::into_inner),
-            Err(_) => {
-                let ms = timeout.as_millis();
-                Err(Status::deadline_exceeded(format!("the service did not answer within {ms} ms")))
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(timeout, call).await else {
+            let ms = timeout.as_millis();
+            return Err(Status::deadline_exceeded(format!("the service did not answer within {ms} ms")));
+        };
+        answer.map(Response::into_inner)
     })
 }
 

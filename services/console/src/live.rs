@@ -77,12 +77,14 @@ impl Follower {
         let app = Arc::clone(&self.app);
         tokio::select! {
             () = self.follow() => {}
-            () = ended.cancelled() => {
-                // The browser asks for the page again, and is led to the sign-in.
-                let _ = tokio::time::timeout(STALL, events.send(Event::default().event("ended").data("-"))).await;
-            }
+            () = ended.cancelled() => {}
             () = ending.cancelled() => {}
             () = events.closed() => {}
+        }
+        // It may be this stream that found out that the credential counts no longer.
+        if ended.is_cancelled() {
+            // The browser asks for the page again, and is led to the sign-in.
+            let _ = tokio::time::timeout(STALL, events.send(Event::default().event("ended").data("-"))).await;
         }
         app.metrics.live.dec();
     }
@@ -115,9 +117,12 @@ impl Follower {
             let pause = (began.elapsed() * COST_FACTOR).max(interval);
             let pause = if failures > 0 { (pause * 2_u32.pow(failures.min(6))).min(MAX_PAUSE) } else { pause };
             tokio::time::sleep(pause).await;
-            tokio::select! {
-                () = watch.changed() => {}
-                () = tokio::time::sleep(poll) => {}
+            // What failed is tried again, whether something has changed or not.
+            if failures == 0 {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = tokio::time::sleep(poll) => {}
+                }
             }
             seen = watch.take();
         }

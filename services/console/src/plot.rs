@@ -31,7 +31,7 @@ const CLASSES: [(&str, &str); 8] = [
     ("#080808", "limit-observe"),
 ];
 
-const WIDE: (u32, u32) = (720, 180);
+const WIDE: (u32, u32) = (480, 220);
 const SMALL: (u32, u32) = (400, 170);
 
 type Drawing<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -53,11 +53,11 @@ pub(crate) fn days(label: &str, days: &[v1::DayCount]) -> Markup {
             .configure_mesh()
             .disable_x_mesh()
             .y_labels(4)
-            .x_labels(10)
+            .x_labels(6)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS)
-            .label_style(("sans-serif", 14, &AXIS))
+            .label_style(("sans-serif", 16, &AXIS))
             .x_label_formatter(&|index| days.get(*index).map_or_else(String::new, |day| clock::day(day.day_ms)))
             .draw()?;
         chart.draw_series(days.iter().enumerate().filter(|(_, day)| day.count > 0).map(|(index, day)| {
@@ -67,7 +67,7 @@ pub(crate) fn days(label: &str, days: &[v1::DayCount]) -> Markup {
         }))?;
         Ok(())
     });
-    figure(label, drawn, svg)
+    figure(label, drawn, &svg)
 }
 
 /// A column's past, with the limits that it is compared with. `label` says what it shows.
@@ -95,7 +95,7 @@ pub(crate) fn series(label: &str, points: &[v1::StatisticPoint], limits: &[&v1::
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS)
-            .label_style(("sans-serif", 14, &AXIS))
+            .label_style(("sans-serif", 16, &AXIS))
             .x_label_formatter(&|at_ms| clock::minute(*at_ms))
             .y_label_formatter(&|value| number(*value))
             .draw()?;
@@ -112,7 +112,7 @@ pub(crate) fn series(label: &str, points: &[v1::StatisticPoint], limits: &[&v1::
         }
         Ok(())
     });
-    figure(label, drawn, svg)
+    figure(label, drawn, &svg)
 }
 
 fn draw(svg: &mut String, size: (u32, u32), on: impl FnOnce(&Drawing<'_>) -> Drawn) -> Drawn {
@@ -122,7 +122,7 @@ fn draw(svg: &mut String, size: (u32, u32), on: impl FnOnce(&Drawing<'_>) -> Dra
 }
 
 /// The drawing with classes for colours, as large as there is room.
-fn figure(label: &str, drawn: Drawn, svg: String) -> Markup {
+fn figure(label: &str, drawn: Drawn, svg: &str) -> Markup {
     if let Err(error) = drawn {
         tracing::warn!(error = error.to_string(), "a plot could not be drawn");
         return html! { p.hint { "The plot could not be drawn." } };

@@ -93,7 +93,7 @@ impl Sessions {
             self.remove(&mut all, &idlest, "full");
         }
         all.insert(Hash::of(&id), session);
-        self.0.metrics.sessions.set(all.len() as i64);
+        self.0.metrics.sessions.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         id
     }
 
@@ -150,7 +150,7 @@ impl Sessions {
     fn remove(&self, all: &mut HashMap<Hash, Arc<Session>>, hash: &Hash, why: &'static str) -> bool {
         let Some(session) = all.remove(hash) else { return false };
         session.ended.cancel();
-        self.0.metrics.sessions.set(all.len() as i64);
+        self.0.metrics.sessions.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         self.0.metrics.sessions_ended.get_or_create(&EndLabel { why }).inc();
         true
     }

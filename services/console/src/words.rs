@@ -125,8 +125,9 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
-pub(crate) fn grouped(value: i64) -> String {
+/// A whole number with its thousands apart; one that no `i64` holds as the largest.
+pub(crate) fn grouped(value: impl TryInto<i64>) -> String {
+    let value = value.try_into().unwrap_or(i64::MAX);
     let digits = value.unsigned_abs().to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -140,7 +141,7 @@ pub(crate) fn grouped(value: i64) -> String {
 
 /// `1 account`, `2 accounts`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", grouped(i64::try_from(number).unwrap_or(i64::MAX)), if number == 1 { one } else { many })
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A column's statistic and window, e.g. `recipients` in `1h`.
@@ -166,6 +167,11 @@ pub(crate) fn address(octets: &[u8]) -> String {
 /// A table that scrolls by itself where it is too wide, also with the keyboard.
 pub(crate) fn table(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { table { (table) } } }
+}
+
+/// The same, and where there is little room each row is a card: its mark, name and state in the first line.
+pub(crate) fn cards(label: &str, table: &Markup) -> Markup {
+    html! { div.scroll role="region" aria-label=(label) tabindex="0" { table.cards { (table) } } }
 }
 
 /// Says that something cannot be shown, and why.

@@ -98,7 +98,7 @@ pub(super) fn unlock_command(fields: &Fields) -> Result<v1::UnlockCommand, Strin
     Ok(v1::UnlockCommand {
         // Whether there must be some is the service's to say.
         evidence: is_given.then_some(v1::UnlockEvidence { password_changed_ms, note }),
-        probation_ms: hours.saturating_mul(HOUR_MS),
+        probation_ms: Some(hours.saturating_mul(HOUR_MS)),
     })
 }
 
@@ -124,8 +124,9 @@ pub(super) fn unlock_words(command: &v1::UnlockCommand) -> String {
     let changed = evidence.password_changed_ms.map(|at_ms| format!("password changed at {} UTC", clock::human(at_ms)));
     let note = (!evidence.note.is_empty()).then_some(evidence.note);
     let probation = match command.probation_ms {
-        0 => "no probation".to_owned(),
-        ms => format!("probation for {}", clock::span(ms)),
+        None => "the usual probation".to_owned(),
+        Some(0) => "no probation".to_owned(),
+        Some(ms) => format!("probation for {}", clock::span(ms)),
     };
     changed.into_iter().chain(note).chain([probation]).collect::<Vec<_>>().join("; ")
 }

@@ -231,7 +231,7 @@ fn list(visitor: &Visitor, query: &Query, answer: &v1::ListAccountsResponse) -> 
         @if answer.accounts.is_empty() {
             (words::nothing("No account fits. Only accounts of which something was decided are listed."))
         } @else {
-            (words::table("Accounts", &html! {
+            (words::cards("Accounts", &html! {
                 thead { tr {
                     @if can_choose { th.choose scope="col" { span.hidden { "Choose" } } }
                     th scope="col" { "Account" } th scope="col" { "Status" } th scope="col" { "Why" }
@@ -260,17 +260,17 @@ fn row(state: &v1::AccountState, can_choose: bool) -> Markup {
                 }
             }
             th scope="row" { (words::account(&state.account)) }
-            td { (words::status(state.status)) }
+            td.state { (words::status(state.status)) }
             td.why { @if let Some(lock) = lock { (words::why(lock)) } }
-            td.time { (words::short_time(state.changed_ms)) }
-            td.time {
+            td.time data-label="changed" { (words::short_time(state.changed_ms)) }
+            td.time data-label=[lock.map(|_| "until")] {
                 @match lock.map(|lock| lock.until_ms) {
                     Some(Some(until_ms)) => (words::short_time(until_ms)),
                     Some(None) => "unlocked",
                     None => "",
                 }
             }
-            td {
+            td.also {
                 @if !state.exemptions.is_empty() { span.mark { "exempted" } " " }
                 @if state.probation_until_ms.is_some_and(|until_ms| until_ms > now_ms) { span.mark { "probation" } }
             }

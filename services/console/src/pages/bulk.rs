@@ -210,8 +210,8 @@ fn progress(action: &BulkAction) -> Markup {
     match action.progress() {
         Progress::Prepared => html! {
             p.headline { "Of " (words::count(action.planned.total, "account", "accounts")) ", "
-                strong { (words::grouped(action.planned.possible() as i64)) } " would be changed, "
-                (words::grouped(action.planned.refused as i64)) " not." }
+                strong { (words::grouped(action.planned.possible())) } " would be changed, "
+                (words::grouped(action.planned.refused)) " not." }
             (details(&action.planned))
         },
         Progress::Running(tally) => html! { (bar("Working", &tally)) (refusals(&tally)) },
@@ -228,8 +228,8 @@ fn bar(word: &str, tally: &Tally) -> Markup {
     let so_far = tally.done + tally.refused;
     html! {
         p.headline {
-            strong { (word) ": " } (words::grouped(tally.done as i64)) " of " (words::count(tally.total, "account", "accounts"))
-            @if tally.refused > 0 { ", " (words::grouped(tally.refused as i64)) " could not be done" }
+            strong { (word) ": " } (words::grouped(tally.done)) " of " (words::count(tally.total, "account", "accounts"))
+            @if tally.refused > 0 { ", " (words::grouped(tally.refused)) " could not be done" }
         }
         progress max=(tally.total.max(1)) value=(so_far) aria-label="Progress" {}
     }

@@ -28,14 +28,16 @@ pub(crate) async fn show(visitor: Visitor) -> Response {
                 h2 { "Newest locks" }
                 (part(&parts, "newest"))
             }
-            section {
-                h2 { "Edges" }
-                (part(&parts, "edges"))
+            div {
+                section {
+                    h2 { "Edges" }
+                    (part(&parts, "edges"))
+                }
+                section {
+                    h2 { "Locks per day" }
+                    (part(&parts, "days"))
+                }
             }
-        }
-        section {
-            h2 { "Locks per day" }
-            (part(&parts, "days"))
         }
     };
     Page { title: "Overview", section: Section::Overview, live: "/", body }.render(&visitor).into_response()
@@ -76,7 +78,7 @@ pub(super) async fn parts(visitor: &Visitor) -> Result<Vec<Part>, Status> {
 }
 
 fn numbers(overview: &v1::GetOverviewResponse) -> Markup {
-    let told = |number: u64| words::grouped(i64::try_from(number).unwrap_or(i64::MAX));
+    let told = |number: u64| words::grouped(number);
     let tile = |name: &str, value: &str, to: Option<&str>, class: &str| {
         html! {
             div class={ "tile " (class) } {
@@ -96,7 +98,7 @@ fn numbers(overview: &v1::GetOverviewResponse) -> Markup {
                 when(overview.throttled, "throttled"),
             ))
             (tile("On probation", &told(overview.on_probation), None, ""))
-            (tile("Over limits, last hour", &told(overview.over_limits), None, ""))
+            (tile("Over limits in 1 h", &told(overview.over_limits), None, ""))
             @if let Some(rate) = overview.events_per_second {
                 (tile("Events per second", &words::number(if rate < 10.0 { (rate * 10.0).round() / 10.0 } else { rate.round() }), None, ""))
             }
@@ -123,7 +125,7 @@ fn newest_locks(accounts: &[v1::AccountState]) -> Markup {
             @for state in accounts {
                 tr {
                     th scope="row" { (words::account(&state.account)) }
-                    td { (words::status(state.status)) }
+                    td.state { (words::status(state.status)) }
                     td.why { @if let Some(lock) = &state.lock { (words::why(lock)) } }
                     td.time { (words::short_time(state.lock.as_ref().map_or(state.changed_ms, |lock| lock.since_ms))) }
                 }
@@ -131,8 +133,8 @@ fn newest_locks(accounts: &[v1::AccountState]) -> Markup {
         }
     };
     html! {
-        (words::table("Newest locks", &rows))
-        p { a href=(link("/accounts", &[("status", "locked"), ("order", "changed")])) { "All locked accounts" } }
+        (words::cards("Newest locks", &rows))
+        p { a href=(link("/accounts", &[("status", "refused"), ("order", "changed")])) { "All locked and throttled accounts" } }
     }
 }
 

@@ -41,7 +41,9 @@ pub(super) struct FoldedRule {
 pub(super) fn fold(sets: &[v1::RuleSet]) -> Folded {
     let Some(newest) = sets.iter().max_by_key(|set| set.since_ms) else { return Folded::default() };
     let mut versions = BTreeMap::<&str, usize>::new();
-    sets.iter().for_each(|set| *versions.entry(&set.version).or_default() += 1);
+    for set in sets {
+        *versions.entry(&set.version).or_default() += 1;
+    }
     let mut versions: Vec<_> = versions.into_iter().map(|(version, count)| (version.to_owned(), count)).collect();
     versions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let observing = sets.iter().filter(|set| set.mode == i32::from(v1::RuleMode::Observe)).count();

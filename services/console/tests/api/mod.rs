@@ -1,7 +1,7 @@
 //! An API to look at pages with: it speaks the real protocol and keeps states in memory, but decides little. What the
 //! real one decides is tested with the real one.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::missing_panics_doc)]
+#![allow(dead_code, missing_docs, clippy::cast_possible_wrap, clippy::missing_panics_doc, clippy::unwrap_used)]
 
 mod data;
 mod service;

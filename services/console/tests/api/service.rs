@@ -3,6 +3,7 @@
 use super::{Answers, Api, data};
 use tidegate_proto::v1::admin_service_server::AdminService;
 use tidegate_proto::v1::audit_service_server::AuditService;
+#[allow(clippy::wildcard_imports)] // All of them are spoken of here.
 use tidegate_proto::v1::*;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
@@ -326,9 +327,9 @@ impl AdminService for Api {
                         _ => (1, ""),
                     };
                     if why.is_empty() {
-                        done += 1
+                        done += 1;
                     } else {
-                        refused += 1
+                        refused += 1;
                     }
                     if why.is_empty() && !request.dry_run {
                         let _ = match &request.kind {
