@@ -268,6 +268,16 @@ fn every_page_is_accessible_fits_its_window_and_takes_no_script_from_anybody() {
             browser.wait_for(selector, text).unwrap();
             inspect(name, look);
         }
+        desk.go("/accounts?status=locked");
+        browser.click("input[value=filter]").unwrap();
+        browser.click("button[value=unlock]").unwrap();
+        browser.wait_for("h1", "Unlock accounts: locked").unwrap();
+        inspect("bulk-how", look);
+        browser.type_into("#bulk-reason", "a drill").unwrap();
+        browser.type_into("#bulk-note", "none needed").unwrap();
+        browser.click("form[action='/bulk/dry-run'] button").unwrap();
+        browser.wait_for("#progress", "32 would be changed").unwrap();
+        inspect("bulk-plan", look);
         desk.sign_out();
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
