@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often files are looked at: what is revoked ends within a second.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often files are looked at. A change counts at the second look, so what is revoked ends within half a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Tells who calls. It is shared by all that serve.
 pub struct Access {
@@ -358,3 +358,6 @@ fn watch<T: Default>(
     files.push((kind, file));
     parse(&text).map_err(|problems| AccessError::Content { path: path.to_owned(), problems })
 }
+
+#[cfg(test)]
+mod tests;
