@@ -188,9 +188,8 @@ impl Access {
             }
         };
         let fetching = async {
-            match self.secured.as_ref().and_then(|secured| secured.provider.as_ref()) {
-                Some(provider) => provider.run().await,
-                None => {}
+            if let Some(provider) = self.secured.as_ref().and_then(|secured| secured.provider.as_ref()) {
+                provider.run().await;
             }
         };
         let both = async { tokio::join!(looking, fetching) };
@@ -240,7 +239,7 @@ impl Access {
         }
         let mut failures = secured.failures.lock();
         let failed = failures.failed(peer, now_ms);
-        self.metrics.addresses.set(failures.addresses() as i64);
+        self.metrics.addresses.set(failures.addresses().cast_signed() as i64);
         self.metrics.addresses_evicted.inc_by(u64::from(failed.evicted));
         if let Some(blocked_ms) = failed.blocked_ms {
             self.metrics.blocks.inc();
