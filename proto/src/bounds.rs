@@ -14,6 +14,10 @@ pub(crate) const MAX_EXEMPTIONS: usize = 100;
 /// Most columns of a rule's evidence.
 pub(crate) const MAX_EVIDENCE: usize = 200;
 
+/// Most limits that one setting has.
+pub(crate) const MAX_LIMITS: usize = 100;
+/// Longest domain, in octets (RFC 1035 section 2.3.4).
+pub(crate) const MAX_DOMAIN_OCTETS: usize = 255;
 /// Most addresses that a lock names.
 pub(crate) const MAX_CLIENTS: usize = 8;
 /// Most subjects that a lock has as a sample.

@@ -10,17 +10,56 @@ use tidegate_domain::{Account, CommandKind, QueuedMail};
 /// Longest span of time taken, in milliseconds: a hundred years.
 const MAX_SPAN_MS: i64 = 100 * 366 * 24 * 60 * 60 * 1000;
 
-/// Reads a command from the bytes of the record at `offset`, which the log took at `at_ms`, when events of the
-/// partition had been read up to and including `events_read_to`.
+/// What a record of `commands` asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    /// To change the account's state.
+    Change(domain::Command),
+    /// To tell its statistics; its state is not touched.
+    Inspect(Inspect),
+}
+
+/// Asks for an account's statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect {
+    /// The command's id, which the answer names.
+    pub id: String,
+    /// How many points of each statistic's past are asked for.
+    pub points: u32,
+}
+
+/// Reads a command that changes a state; see [`asked_from_proto`].
 ///
 /// # Errors
-/// When the bytes are not a command, or it lacks an id, an account, an actor or a kind.
+/// As there, and when it only asks for statistics.
 pub fn command_from_proto(
     bytes: &[u8],
     offset: u64,
     at_ms: i64,
     events_read_to: Option<u64>,
 ) -> Result<(Account, domain::Command), DecodeError> {
+    match asked_from_proto(bytes, offset, at_ms, events_read_to)? {
+        (account, Asked::Change(command)) => Ok((account, command)),
+        (_, Asked::Inspect(_)) => Err(DecodeError::Value {
+            message: "Command",
+            field: "kind",
+            value: "inspect".to_owned(),
+            allowed: "one that changes a state",
+        }),
+    }
+}
+
+/// Reads a command from the bytes of the record at `offset`, which the log took at `at_ms`, when events of the
+/// partition had been read up to and including `events_read_to`.
+///
+/// # Errors
+/// When the bytes are not a command, or it lacks an id, an account, an actor or a kind.
+pub fn asked_from_proto(
+    bytes: &[u8],
+    offset: u64,
+    at_ms: i64,
+    events_read_to: Option<u64>,
+) -> Result<(Account, Asked), DecodeError> {
     let command = v1::Command::decode(bytes)
         .map_err(|error| DecodeError::Protobuf { message: "Command", reason: error.to_string() })?;
     let account =
@@ -50,13 +89,9 @@ pub fn command_from_proto(
             CommandKind::Exempt { rules: bounds::rules(exempt.rules), until_ms: exempt.until_ms }
         }
         v1::command::Kind::Clear(clear) => CommandKind::Clear { exemptions: clear.exemptions, windows: clear.windows },
-        v1::command::Kind::Inspect(_) => {
-            return Err(DecodeError::Value {
-                message: "Command",
-                field: "kind",
-                value: "inspect".to_owned(),
-                allowed: "one that changes a state",
-            });
+        v1::command::Kind::Inspect(inspect) => {
+            let id = bounded(command.id, MAX_NAME_OCTETS);
+            return Ok((account, Asked::Inspect(Inspect { id, points: inspect.points })));
         }
     };
     let command = domain::Command {
@@ -68,7 +103,7 @@ pub fn command_from_proto(
         reason: bounded(command.reason, MAX_TEXT_OCTETS),
         kind,
     };
-    Ok((account, command))
+    Ok((account, Asked::Change(command)))
 }
 
 fn check_span(message: &'static str, field: &'static str, span_ms: i64) -> Result<i64, DecodeError> {
@@ -129,6 +164,24 @@ mod tests {
             command.kind,
             CommandKind::Lock { for_ms: Some(60_000), reply: "Locked".into(), queued_mail: QueuedMail::Hold }
         );
+    }
+
+    #[test]
+    fn a_command_that_only_inspects_changes_nothing() {
+        let inspect = v1::Command {
+            id: "c1".into(),
+            account: "jo@example.org".into(),
+            actor: "amy".into(),
+            kind: Some(v1::command::Kind::Inspect(v1::InspectCommand { points: 60 })),
+            ..v1::Command::default()
+        };
+        let octets = inspect.encode_to_vec();
+        let (account, asked) = asked_from_proto(&octets, 7, 99, None).unwrap();
+        assert_eq!(account.as_str(), "jo@example.org");
+        assert_eq!(asked, Asked::Inspect(Inspect { id: "c1".into(), points: 60 }));
+        let refused = command_from_proto(&octets, 7, 99, None).unwrap_err().to_string();
+        assert_eq!(refused, "Command.kind is inspect; allowed: one that changes a state");
+        assert!(matches!(asked_from_proto(&lock(None), 0, 0, None), Ok((_, Asked::Change(_)))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Events between the wire and the domain.
 
-use crate::bounds::MAX_TEXT_OCTETS;
+use crate::bounds::{MAX_SUBJECT_OCTETS, MAX_TEXT_OCTETS};
 use crate::error::{DecodeError, missing};
 use crate::v1;
 use prost::Message as _;
@@ -122,7 +122,7 @@ fn submission_to_proto(submission: &domain::Submission) -> v1::Submission {
         login_method: submission.login_method.clone(),
         tls: submission.tls.clone(),
         disposition: disposition.into(),
-        subject: String::new(),
+        subject: submission.subject.clone(),
     }
 }
 
@@ -161,6 +161,7 @@ fn submission_from_proto(submission: v1::Submission) -> Result<domain::Submissio
         login_method: bounded(submission.login_method),
         tls: bounded(submission.tls),
         disposition,
+        subject: crate::bounds::bounded(submission.subject, MAX_SUBJECT_OCTETS),
     })
 }
 
@@ -247,6 +248,7 @@ mod tests {
                         domain::Disposition::RefusedByFilter,
                         domain::Disposition::LateVerdict,
                     ][usize::from(kind)],
+                    subject: if flags[0] { "Your invoice \u{e9}".into() } else { String::new() },
                 }
             },
         )

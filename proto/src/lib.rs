@@ -11,12 +11,16 @@ mod bounds;
 mod command;
 mod error;
 mod event;
+mod notification;
+mod setting;
 mod timeline;
 
 pub use account::{state_for_edge, state_from_proto, state_to_proto};
-pub use command::{command_from_proto, queued_mail_from_proto, queued_mail_to_proto};
+pub use command::{Asked, Inspect, asked_from_proto, command_from_proto, queued_mail_from_proto, queued_mail_to_proto};
 pub use error::DecodeError;
 pub use event::{event_from_proto, event_to_proto};
+pub use notification::{NotRetried, notification_key, retried};
+pub use setting::{setting_from_proto, setting_to_proto};
 pub use timeline::{change_to_proto, client_to_proto};
 
 /// Generated messages and services of package `tidegate.v1`.

@@ -89,6 +89,24 @@ impl Server {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(dir: &Path, name: &str, part: &str, log: &Log, rules: &str) -> Result<Self> {
+        Self::launch_with(dir, name, part, log, rules, "")
+    }
+
+    /// Starts it with further sections at the end of its configuration, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_with(dir: &Path, name: &str, part: &str, log: &Log, rules: &str, sections: &str) -> Result<Self> {
+        let mut server = Self::launch_with(dir, name, part, log, rules, sections)?;
+        server.process.wait_until_ready(TIMEOUT)?;
+        Ok(server)
+    }
+
+    /// The same as [`Server::launch`] with further sections at the end of its configuration.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_with(dir: &Path, name: &str, part: &str, log: &Log, rules: &str, sections: &str) -> Result<Self> {
         let home = dir.join(name);
         fs::create_dir_all(&home)?;
         let (config, rules_file) = (home.join("tidegate.toml"), home.join("rules.toml"));
@@ -110,7 +128,7 @@ impl Server {
         let text = format!(
             "[log]\n{log}\n[stream]\nrules = {rules_file:?}\nreload_interval_ms = 100\ncommit_interval_ms = 100\n\n\
              [stream.checkpoints]\n{checkpoints}interval_ms = 300\n\n\
-             [control]\nlisten = \"{control}\"\n\n[ops]\nlisten = \"{ops}\"\n"
+             [control]\nlisten = \"{control}\"\n\n[ops]\nlisten = \"{ops}\"\n\n{sections}"
         );
         fs::write(&config, text)?;
         let process = Launch::new(name, programs::tidegate()?)

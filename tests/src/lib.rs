@@ -19,5 +19,6 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod random;
+pub mod secured;
 pub mod topics;
 pub mod trial;

@@ -10,6 +10,7 @@ use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
 use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::replica_feed::ReplicaFeed;
 use crate::tails::Tails;
@@ -74,9 +75,9 @@ impl Core {
             admission: Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone()),
             watchers: Arc::new(Semaphore::new(config.max_watchers)),
             config: Arc::new(config),
+            access,
             bus,
             metrics,
-            access,
             ending: CancellationToken::new(),
         })
     }
@@ -90,9 +91,14 @@ impl Core {
         tokio::spawn(Arc::clone(&self.event_rate).run(bus(), ending()));
     }
 
-    /// Where records of what was asked go.
-    pub fn audit(&self) -> &Audit {
-        self.admission.audit()
+    /// What stands in front of all services.
+    pub fn gate(&self) -> Gate {
+        Gate { access: Arc::clone(&self.access), audit: self.audit() }
+    }
+
+    /// Where the audit is written.
+    pub fn audit(&self) -> Audit {
+        self.admission.audit().clone()
     }
 
     /// All services. They do not know who calls: that is for who stands in front of them.

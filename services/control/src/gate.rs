@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tidegate_access::{Access, Principal, Refusal};
+use tidegate_access::{Access, ForwardedPeer, Principal, Refusal};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ pub(crate) struct Gate {
 /// Services behind the gate. A request that gets to them has a [`Principal`] among its extensions,
 /// beside the connection's [`Peer`].
 #[derive(Clone)]
-pub(crate) struct Gated<S> {
+pub struct Gated<S> {
     inner: S,
     gate: Gate,
 }
@@ -106,9 +106,14 @@ where
 impl Gate {
     /// Finds out who calls, and tells the services.
     async fn pass(&self, request: &mut Request<Body>) -> Result<Principal, Status> {
-        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        let connected = request.extensions().get::<Peer>().cloned();
+        // Only a part of this process can put that there.
+        let forwarded = request.extensions().get::<ForwardedPeer>();
+        let forwarded = forwarded.map(|forwarded| Peer { address: forwarded.0, certificates: None });
+        let Some(peer) = connected.or(forwarded) else {
             return Err(Status::internal("the connection does not tell from where it comes"));
         };
+        request.extensions_mut().insert(peer.clone());
         let mut values = request.headers().get_all(AUTHORIZATION).iter();
         let identified = match (values.next().map(|value| value.to_str()), values.next()) {
             (None, _) => self.identify(&peer, None).await,

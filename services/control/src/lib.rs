@@ -36,4 +36,5 @@ mod waiters;
 
 pub use config::ControlConfig;
 pub use error::ControlError;
-pub use service::Service;
+pub use gate::Gated;
+pub use service::{Api, Service};

@@ -6,7 +6,7 @@ use crate::core::Core;
 use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
 use crate::event_service::EventApi;
-use crate::gate::{Gate, HandshakeAudit};
+use crate::gate::{Gated, HandshakeAudit};
 use crate::listener::{Security, accept};
 use crate::metrics::Metrics;
 use crate::replica_feed::HEALTH_PART;
@@ -25,8 +25,10 @@ use tidegate_runtime::Health;
 use tidegate_runtime::tls::{ClientCertificates, ReloadingTls, TlsOptions};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
+use tower::Layer as _;
 
 /// Most requests that one connection has open at a time.
 const MAX_STREAMS: u32 = 256;
@@ -38,6 +40,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections have to end when the service does.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The API for other parts of this process.
+pub type Api = Gated<Routes>;
 
 /// The control service, listening but not yet serving.
 pub struct Service {
@@ -91,6 +96,12 @@ impl Service {
         self.address
     }
 
+    /// The API for other parts of this process: the same methods behind the same gate. A request carries its
+    /// credential as any other does, and a [`tidegate_access::ForwardedPeer`] among its extensions.
+    pub fn api(&self) -> Api {
+        self.core.gate().layer(self.core.routes())
+    }
+
     /// Serves until `shutdown`, and then gives open connections a few seconds to end.
     ///
     /// # Errors
@@ -102,11 +113,11 @@ impl Service {
         core.spawn(health);
         let (reporter, health_service) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(reporter, Arc::clone(&core.view), ending.clone()));
-        let gate = Gate { access: Arc::clone(&core.access), audit: core.audit().clone() };
         let security = tls.map(|tls| {
             tokio::spawn(Arc::clone(&tls).run(ending.clone()));
-            Security { tls, failed: HandshakeAudit::start(core.audit().clone(), core.metrics.clone()) }
+            Security { tls, failed: HandshakeAudit::start(core.audit(), core.metrics.clone()) }
         });
+        let incoming = accept(listener, core.config.max_connections, &core.metrics, security, ending.clone());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -117,7 +128,6 @@ impl Service {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let incoming = accept(listener, core.config.max_connections, &core.metrics, security, ending.clone());
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -126,7 +136,7 @@ impl Service {
             .concurrency_limit_per_connection(MAX_CONCURRENT)
             // Until the answer begins: streams live on.
             .timeout(Duration::from_millis(core.config.request_timeout_ms))
-            .layer(gate);
+            .layer(core.gate());
         tracing::info!(%address, "gRPC is served");
         let serving =
             server.add_routes(routes).serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());

@@ -20,10 +20,13 @@ mod varint;
 mod window;
 
 pub use datafusion::DATAFUSION_VERSION;
-pub use engine::{AccountMatches, Engine, EngineError, EngineLimits, EngineStats, LoadError, Loaded, Taken};
+pub use engine::{
+    AccountMatches, Engine, EngineError, EngineLimits, EngineStats, Inspection, LimitInForce, LoadError, Loaded,
+    Series, Taken,
+};
 pub use event::{EventBatch, EventBatchBuilder, EventColumn, event_columns, event_schema};
 pub use files::{Source, parse_files};
 pub use problem::{Position, Problem};
-pub use rules::{DEFAULT_RULES, Mode, RuleInfo, Rules};
+pub use rules::{DEFAULT_RULES, Limits, Mode, RuleInfo, RuleSettings, Rules};
 pub use statistics::{AggregateState, DEFAULT_STATISTICS, StatisticInfo, Statistics};
 pub use window::{WINDOWS, Window};

@@ -94,6 +94,12 @@ impl PaneKey {
         windows.iter().position(|window| age <= window.span_slots() && self.tier <= window.tier())
     }
 
+    /// Whether `window` as of slot `as_of` reaches it, also where it is longer than the window's own panes: good enough
+    /// to be looked at, not to decide by.
+    pub fn overlaps(self, window: Window, as_of: u32) -> bool {
+        self.start <= as_of && reaches(window, self.end(), as_of)
+    }
+
     /// The pane that it belongs to when the account's newest slot is `newest`; none when it is out of every window.
     ///
     /// `late` is the slot of the account's last late event, if one came lately: more may follow it, and they are

@@ -88,6 +88,8 @@ pub struct Submission {
     pub tls: String,
     /// What became of it on the way in.
     pub disposition: Disposition,
+    /// The decoded subject, cut short; empty unless the edge is set to tell subjects.
+    pub subject: String,
 }
 
 /// What became of a message on the way in.

@@ -8,6 +8,7 @@
 mod account;
 mod event;
 mod replica;
+mod setting;
 mod state;
 mod timeline;
 mod transition;
@@ -17,6 +18,7 @@ pub use event::{
     Delivery, DeliveryOutcome, Disposition, Event, EventId, EventKind, Lane, Login, Recipients, Submission,
 };
 pub use replica::{Applied, Position, Positions, Replica};
+pub use setting::{DomainExemption, Setting, SettingKind};
 pub use state::{
     AccountState, AsOf, Cause, CleanSlate, ClientSeen, CommandOutcome, Decision, Evidence, Exemption, Lock, Notice,
     QueuedMail, RuleRef, Status, UnlockEvidence,

@@ -86,17 +86,18 @@ impl Files {
                 return Err(JournalError::NewerFormat { path: self.main.clone(), found, supported: schema::FORMAT });
             }
         }
-        schema::configure(&connection, options).map_err(sql)?;
+        // What a damaged page says can be no text, no number, or no SQL at all.
+        let damaged = |error| sql(missing_is_damage(error));
+        schema::configure(&connection, options).map_err(damaged)?;
         let suspect = self.beside(".suspect");
         let whole = suspect.exists() || file_bytes(&self.main) <= options.check_up_to_bytes;
-        if whole && let Some(finding) = schema::quick_check(&connection).map_err(sql)? {
+        if whole && let Some(finding) = schema::quick_check(&connection).map_err(damaged)? {
             return Err(sql(damage(finding)));
         }
-        schema::upgrade(&mut connection).map_err(sql)?;
-        let log_id = schema::log_id(&connection).map_err(|error| sql(missing_is_damage(error)))?;
-        let topics = schema::load_topics(&connection).map_err(|error| sql(missing_is_damage(error)))?;
-        let contradiction = schema::contradiction(&connection, &topics, whole);
-        if let Some(finding) = contradiction.map_err(|error| sql(missing_is_damage(error)))? {
+        schema::upgrade(&mut connection).map_err(damaged)?;
+        let log_id = schema::log_id(&connection).map_err(damaged)?;
+        let topics = schema::load_topics(&connection).map_err(damaged)?;
+        if let Some(finding) = schema::contradiction(&connection, &topics, whole).map_err(damaged)? {
             return Err(sql(damage(finding)));
         }
         remove_if_there(&suspect)?;

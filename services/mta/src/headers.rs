@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 /// Headers after this many only count for the size.
 const MAX_HEADERS: u32 = 1000;
+/// Longest subject that is published.
+const MAX_SUBJECT_CHARACTERS: usize = 120;
 /// Longest value that is hashed.
 const MAX_HASHED_OCTETS: usize = 1000;
 
@@ -14,6 +16,8 @@ const MAX_HASHED_OCTETS: usize = 1000;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct HeaderFacts {
     pub subject_hash: u64,
+    /// Empty unless subjects are to be published.
+    pub subject: String,
     pub mailer_hash: u64,
     pub reply: bool,
     pub list: bool,
@@ -37,6 +41,9 @@ impl HeaderFacts {
         let has_value = value.iter().any(|byte| !byte.is_ascii_whitespace());
         if is("Subject") && self.subject_hash == 0 {
             self.subject_hash = subject_hash(value, settings);
+            if settings.publish_subjects {
+                self.subject = subject_sample(value);
+            }
         } else if (is("X-Mailer") || is("User-Agent")) && self.mailer_hash == 0 {
             self.mailer_hash = text_hash("mailer", value, settings);
         } else if is("In-Reply-To") || is("References") {
@@ -78,6 +85,21 @@ pub(crate) fn subject_hash(value: &[u8], settings: &SessionSettings) -> u64 {
     text_hash("subject", value, settings)
 }
 
+/// A subject as people may see it: decoded, cut short, without characters that could make it look like something else.
+fn subject_sample(value: &[u8]) -> String {
+    let text = decode_words(&value[..value.len().min(MAX_HASHED_OCTETS)]);
+    text.chars().filter(|c| !is_unseen(*c)).take(MAX_SUBJECT_CHARACTERS).collect()
+}
+
+/// Control characters, and those that are not seen themselves but change how others are (Unicode's category Cf, as far
+/// as it turns the direction of writing or joins nothing that a reader could see).
+fn is_unseen(c: char) -> bool {
+    let turns_or_joins = matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || turns_or_joins
+}
+
 fn text_hash(purpose: &str, value: &[u8], settings: &SessionSettings) -> u64 {
     let text = decode_words(&value[..value.len().min(MAX_HASHED_OCTETS)]);
     if text.is_empty() { 0 } else { settings.hashes.hash(purpose, text.as_bytes()) }
@@ -114,6 +136,23 @@ mod tests {
         assert!(facts.reply && facts.list && facts.automatic);
         let none = read(&[("Subject", " "), ("References", " "), ("Auto-Submitted", "No; x=y"), ("List-Id", "")]);
         assert_eq!((none.subject_hash, none.reply, none.automatic, none.list), (0, false, false, false));
+    }
+
+    #[test]
+    fn a_subject_is_published_only_where_that_is_set_and_shows_what_it_says() {
+        assert_eq!(read(&[("Subject", "hello")]).subject, "");
+        let config = SessionConfig { publish_subjects: true, ..SessionConfig::default() };
+        let settings = SessionSettings::new(&config, b"key");
+        let subject = |value: &str| {
+            let (mut facts, mut fingerprinter) = (HeaderFacts::default(), Fingerprinter::new(1));
+            facts.read(b"Subject", value.as_bytes(), &settings, &mut fingerprinter);
+            facts.read(b"Subject", b"second", &settings, &mut fingerprinter);
+            facts.subject
+        };
+        assert_eq!(subject(" =?utf-8?q?caf=C3=A9?=\r\n  au lait"), "caf\u{e9} au lait");
+        assert_eq!(subject("=?utf-8?q?a=1B[31m=00=E2=80=AEb=7F?="), "a [31m b");
+        assert_eq!(subject(&"\u{e9}".repeat(400)), "\u{e9}".repeat(120));
+        assert_eq!(subject("<script>alert(1)</script>"), "<script>alert(1)</script>", "who shows it escapes it");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct SessionConfig {
     pub origin_headers: Vec<String>,
     /// Headers in which an earlier filter says whether the message is spam.
     pub spam_headers: Vec<SpamHeader>,
+    /// Whether subjects are published, cut short, so that a lock can show some. Without, only a keyed hash is.
+    pub publish_subjects: bool,
 }
 
 /// At which command a locked or throttled account is refused first. Later ones always refuse too, so that a session
@@ -65,6 +67,7 @@ pub struct SessionSettings {
     pub(crate) trusted_relays: Networks,
     pub(crate) origin_headers: Vec<String>,
     pub(crate) spam_headers: Vec<SpamHeader>,
+    pub(crate) publish_subjects: bool,
     pub(crate) hashes: KeyedHash,
     pub(crate) fingerprint_seed: u64,
 }
@@ -79,6 +82,7 @@ impl Default for SessionConfig {
             trusted_relays: Vec::new(),
             origin_headers: vec!["X-Originating-IP".to_owned(), "Received".to_owned()],
             spam_headers: SpamHeader::defaults(),
+            publish_subjects: false,
         }
     }
 }
@@ -133,6 +137,7 @@ impl SessionSettings {
             trusted_relays: networks(&config.trusted_relays),
             origin_headers: config.origin_headers.clone(),
             spam_headers: config.spam_headers.clone(),
+            publish_subjects: config.publish_subjects,
             fingerprint_seed: hashes.hash("fingerprint", b""),
             hashes,
         }

@@ -3,7 +3,8 @@
 //! `axum::serve` waits for a client for ever, and takes as many as there are file descriptors: a process that also
 //! answers mail servers must not share those with whoever finds its metrics.
 
-use axum::Router;
+use crate::tls::ReloadingTls;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -12,10 +13,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +28,8 @@ use tokio_util::task::TaskTracker;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
 /// Most octets of a request's head.
@@ -76,8 +83,54 @@ impl HttpMetrics {
     }
 }
 
+/// Where a request came from: an extension of each request that is served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// Makes of a TCP connection what HTTP is spoken on.
+pub trait Handshake: Clone + Send + Sync + 'static {
+    /// What HTTP is spoken on.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Makes it, within the time that a request's head may take.
+    fn shake(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// HTTP on the TCP connection itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain;
+
+impl Handshake for Plain {
+    type Stream = TcpStream;
+
+    async fn shake(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
+    }
+}
+
+/// HTTPS: TLS with whatever certificate is in force when a connection comes.
+impl Handshake for Arc<ReloadingTls> {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn shake(&self, stream: TcpStream) -> io::Result<Self::Stream> {
+        self.accept(stream, HANDSHAKE_WAIT).await.map(|handshaken| handshaken.stream).map_err(io::Error::other)
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown`.
 pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: HttpBounds,
+    metrics: HttpMetrics,
+    shutdown: CancellationToken,
+) {
+    serve_over(Plain, listener, router, bounds, metrics, shutdown).await;
+}
+
+/// The same after a handshake, e.g. over TLS.
+pub async fn serve_over<H: Handshake>(
+    handshake: H,
     listener: TcpListener,
     router: Router,
     bounds: HttpBounds,
@@ -91,8 +144,8 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 metrics.failed("accept");
                 tracing::warn!(error = error.to_string(), "an HTTP connection could not be accepted");
@@ -105,7 +158,8 @@ pub async fn serve(
             continue;
         };
         metrics.open.inc();
-        let serving = connection(stream, router.clone(), bounds, metrics.clone(), shutdown.clone());
+        let router = router.clone().layer(Extension(Peer(peer)));
+        let serving = connection(handshake.clone(), stream, router, bounds, metrics.clone(), shutdown.clone());
         connections.spawn(async move {
             let metrics = serving.await;
             metrics.open.dec();
@@ -117,13 +171,25 @@ pub async fn serve(
     let _ = tokio::time::timeout(GRACE, connections.wait()).await;
 }
 
-async fn connection(
+async fn connection<H: Handshake>(
+    handshake: H,
     stream: TcpStream,
     router: Router,
     bounds: HttpBounds,
     metrics: HttpMetrics,
     shutdown: CancellationToken,
 ) -> HttpMetrics {
+    let stream = match tokio::time::timeout(bounds.head_timeout, handshake.shake(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(_)) => {
+            metrics.failed("handshake");
+            return metrics;
+        }
+        Err(_) => {
+            metrics.failed("too_slow");
+            return metrics;
+        }
+    };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)

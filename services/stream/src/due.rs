@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// How often lag and sizes are measured.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is told what the rules did, when they did something.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a wanted partition that was lost, or could not be had, is taken over again.
 const REGAIN_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -14,6 +16,7 @@ pub(crate) struct Due {
     pub tick: Every,
     pub reload: Every,
     pub measure: Every,
+    pub announce: Every,
 }
 
 /// Something that is done at an interval.
@@ -30,6 +33,7 @@ impl Due {
             tick: every(Duration::from_millis(config.commit_interval_ms)),
             reload: every(Duration::from_millis(config.reload_interval_ms)),
             measure: every(MEASURE_INTERVAL),
+            announce: every(ANNOUNCE_INTERVAL),
         }
     }
 }

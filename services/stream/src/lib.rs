@@ -4,24 +4,31 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activity;
 mod announce;
 pub mod checkpoint;
 mod checkpointing;
 mod config;
 mod due;
+mod in_force;
+mod inspections;
 mod metrics;
 mod observations;
 mod partition;
 mod rule_files;
+mod senders;
 mod service;
+mod settings;
 mod sharing;
 mod take_over;
 mod worker;
 
 pub use config::StreamConfig;
+pub use inspections::InspectionRequest;
 pub use observations::Observation;
 pub use partition::{Counts, Output, Partition, PartitionError};
 pub use rule_files::{RuleFileError, RuleFiles};
 pub use service::{Service, StreamError};
+pub use settings::DomainExemptions;
 
 pub(crate) use worker::chain;

@@ -21,11 +21,15 @@ pub(crate) struct Metrics {
     pub commit_seconds: Histogram,
     pub commit_failures: Counter,
     pub rule_reloads: Family<ResultLabel, Counter>,
+    pub settings: Family<ResultLabel, Counter>,
+    pub settings_in_force: Gauge,
+    pub inspections: Family<ResultLabel, Counter>,
     accounts: Family<PartitionLabel, Gauge>,
     panes: Family<PartitionLabel, Gauge>,
     window_bytes: Family<PartitionLabel, Gauge>,
     evicted: Family<PartitionLabel, Gauge>,
     lanes: Family<PartitionLabel, Gauge>,
+    senders_forgotten: Family<PartitionLabel, Gauge>,
     pub lag: Family<PartitionLabel, Gauge>,
     pub owned: Gauge,
     pub damaged: Counter,
@@ -65,11 +69,15 @@ impl Metrics {
             commit_seconds: Histogram::new(buckets()),
             commit_failures: Counter::default(),
             rule_reloads: Family::default(),
+            settings: Family::default(),
+            settings_in_force: Gauge::default(),
+            inspections: Family::default(),
             accounts: Family::default(),
             panes: Family::default(),
             window_bytes: Family::default(),
             evicted: Family::default(),
             lanes: Family::default(),
+            senders_forgotten: Family::default(),
             lag: Family::default(),
             owned: Gauge::default(),
             damaged: Counter::default(),
@@ -116,7 +124,23 @@ impl Metrics {
             "Lanes (two for each node) whose repeats are recognised; there is room for 100000",
             metrics.lanes.clone(),
         );
+        registry.register(
+            "senders_forgotten",
+            "Accounts whose client addresses were forgotten because there were too many",
+            metrics.senders_forgotten.clone(),
+        );
         registry.register("lag_records", "Events in the log that are not read yet", metrics.lag.clone());
+        registry.register(
+            "inspections",
+            "Questions for an account's statistics, by what became of them",
+            metrics.inspections.clone(),
+        );
+        registry.register("settings", "Records of settings, by what became of them", metrics.settings.clone());
+        registry.register(
+            "settings_in_force",
+            "Settings that administrators made; there is room for 10000",
+            metrics.settings_in_force.clone(),
+        );
         registry.register("damaged_records", "Records that the log could not give back", metrics.damaged.clone());
         metrics
     }
@@ -147,7 +171,16 @@ impl Metrics {
     /// A partition went to another worker.
     pub fn forget(&self, partition: u32) {
         let label = PartitionLabel { partition };
-        for gauges in [&self.accounts, &self.panes, &self.window_bytes, &self.evicted, &self.lanes, &self.lag] {
+        let of_partitions = [
+            &self.accounts,
+            &self.panes,
+            &self.window_bytes,
+            &self.evicted,
+            &self.lanes,
+            &self.senders_forgotten,
+            &self.lag,
+        ];
+        for gauges in of_partitions {
             gauges.remove(&label);
         }
         self.checkpoints.forget(partition);
@@ -157,6 +190,7 @@ impl Metrics {
         let label = PartitionLabel { partition };
         let stats = core.engine().stats();
         self.lanes.get_or_create(&label).set(gauge(core.lanes()));
+        self.senders_forgotten.get_or_create(&label).set(core.forgotten_senders().cast_signed());
         self.accounts.get_or_create(&label).set(gauge(stats.accounts));
         self.panes.get_or_create(&label).set(gauge(stats.panes));
         self.window_bytes.get_or_create(&label).set(gauge(stats.octets));

@@ -1,15 +1,20 @@
 //! The core of one partition, sans-IO: records in, states to publish out.
 
+use crate::activity::Activity;
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
+use crate::inspections::{InspectionRequest, answer_message};
 use crate::observations::{Observation, Observations};
+use crate::senders::Senders;
+use crate::settings::DomainExemptions;
 use arrow::error::ArrowError;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use tidegate_bus::{Record, partition_of};
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
 use tidegate_domain::{
     Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, Sightings, apply,
 };
-use tidegate_proto::{DecodeError, command_from_proto, event_from_proto, state_from_proto};
+use tidegate_proto::{Asked, DecodeError, asked_from_proto, event_from_proto, state_from_proto, v1};
 
 /// How far an edge's clock may be ahead of the log's before its events are moved back to it.
 const CLOCK_AHEAD_MS: i64 = 2_000;
@@ -27,7 +32,12 @@ pub struct Partition {
     states: HashMap<Account, AccountState>,
     /// Accounts whose lock ends by itself, by its end.
     ends: BTreeSet<(i64, Account)>,
+    /// Domains that rules pass by.
+    exemptions: Arc<DomainExemptions>,
     observations: Observations,
+    senders: Senders,
+    /// What the rules did lately.
+    pub(crate) activity: Activity,
     /// Highest sequence seen for each node and lane.
     lanes: HashMap<(String, Lane), u64>,
     /// Events before this were decided upon in an earlier life.
@@ -51,6 +61,8 @@ pub struct Output {
     pub observed: Vec<RuleRef>,
     /// Those of rules that only observe, to be told.
     pub told: Vec<Observation>,
+    /// Who asks for an account's statistics.
+    pub inspections: Vec<InspectionRequest>,
     /// What was counted.
     pub counts: Counts,
 }
@@ -100,6 +112,8 @@ pub enum PartitionError {
 impl Partition {
     /// A partition of which nothing was read yet. Events before `decided_to` will only fill windows.
     pub fn new(number: u32, engine: Engine, decided_to: u64) -> Self {
+        let mut activity = Activity::default();
+        activity.follow(engine.rules());
         Self {
             number,
             partitions: 1,
@@ -107,7 +121,10 @@ impl Partition {
             builder: EventBatchBuilder::new(),
             states: HashMap::new(),
             ends: BTreeSet::new(),
+            exemptions: Arc::default(),
             observations: Observations::default(),
+            senders: Senders::default(),
+            activity,
             lanes: HashMap::new(),
             decided_to,
             events_read_to: None,
@@ -213,19 +230,30 @@ impl Partition {
             return Ok(output);
         }
         let batch = self.builder.finish().map_err(|source| PartitionError::Batch { partition: self.number, source })?;
-        let found =
-            self.engine.process(&batch).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
+        let states = &self.states;
+        let probation_until_ms = |account: &Account| states.get(account)?.probation_until_ms;
+        let found = self
+            .engine
+            .process_with(&batch, probation_until_ms)
+            .map_err(|source| PartitionError::Engine { partition: self.number, source })?;
         for AccountMatches { account, event_offset, at_ms, matches } in found {
+            let is_exempt = |found: &Match| self.exemptions.cover(&account, &found.rule.name, at_ms);
+            let (passed_by, matches): (Vec<Match>, Vec<Match>) = matches.into_iter().partition(is_exempt);
             let state = self.states.get(&account);
             let is_exempt = |found: &Match| state.is_some_and(|state| state.is_exempt(&found.rule.name, at_ms));
+            for found in &passed_by {
+                self.activity.note(&account, at_ms, found, true);
+            }
+            for found in &matches {
+                self.activity.note(&account, at_ms, found, is_exempt(found));
+            }
+            output.observed.extend(passed_by.into_iter().map(|found| found.rule));
             let counting = matches.iter().filter(|found| !is_exempt(found));
             output.told.extend(self.observations.take_due(&account, at_ms, counting));
-            self.apply(
-                &account,
-                Input::Matches { event_offset, at_ms, matches, sightings: Sightings::default() },
-                &mut output,
-            );
+            let sightings = self.sightings(&account, &matches);
+            self.apply(&account, Input::Matches { event_offset, at_ms, matches, sightings }, &mut output);
         }
+        self.senders.end_batch();
         Ok(output)
     }
 
@@ -233,11 +261,14 @@ impl Partition {
     pub fn command(&mut self, record: &Record) -> Output {
         let mut output = Output::default();
         let decoded = record.value.as_deref().map(|value| {
-            let found = command_from_proto(value, record.offset, record.time_ms, self.events_read_to)?;
+            let found = asked_from_proto(value, record.offset, record.time_ms, self.events_read_to)?;
             self.check_place(record, "Command", &found.0).map(|()| found)
         });
         match decoded {
-            Some(Ok((account, command))) => self.apply(&account, Input::Command(command), &mut output),
+            Some(Ok((account, Asked::Change(command)))) => self.apply(&account, Input::Command(command), &mut output),
+            Some(Ok((account, Asked::Inspect(inspect)))) => {
+                output.inspections.push(InspectionRequest { account, inspect, asked_ms: record.time_ms });
+            }
             Some(Err(error)) => {
                 output.counts.rejected += 1;
                 tracing::warn!(partition = self.number, offset = record.offset, error = %error.to_line(), "left out a record that is no command");
@@ -266,7 +297,14 @@ impl Partition {
     /// # Errors
     /// When they were compiled for other statistics.
     pub fn set_rules(&mut self, rules: Rules) -> Result<(), PartitionError> {
-        self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })
+        self.engine.set_rules(rules).map_err(|source| PartitionError::Engine { partition: self.number, source })?;
+        self.activity.follow(self.engine.rules());
+        Ok(())
+    }
+
+    /// Puts other exemptions of domains in force.
+    pub fn set_exemptions(&mut self, exemptions: Arc<DomainExemptions>) {
+        self.exemptions = exemptions;
     }
 
     /// The windows and rules.
@@ -277,6 +315,33 @@ impl Partition {
     /// How many lanes it tells apart.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// Looks at an account for somebody who asks; it changes nothing.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn inspect(&self, request: &InspectionRequest, now_ms: i64) -> Result<v1::Inspection, EngineError> {
+        let account = &request.account;
+        let until_ms = self.states.get(account).and_then(|state| state.probation_until_ms);
+        let on_probation = until_ms.is_some_and(|until| now_ms < until);
+        let points = usize::try_from(request.inspect.points).unwrap_or(usize::MAX);
+        let found = self.engine.inspect(account, on_probation, now_ms, points)?;
+        Ok(answer_message(request, now_ms, found, &self.senders.clients(account)))
+    }
+
+    /// How many accounts' client addresses were forgotten because there were too many.
+    pub fn forgotten_senders(&self) -> u64 {
+        self.senders.forgotten()
+    }
+
+    /// What a lock that these matches may ask for tells besides.
+    fn sightings(&self, account: &Account, matches: &[Match]) -> Sightings {
+        let refuses = |found: &Match| matches!(found.action, Action::Throttle { .. } | Action::Lock { .. });
+        if !matches.iter().any(refuses) {
+            return Sightings::default();
+        }
+        Sightings { clients: self.senders.clients(account), subjects: self.senders.subjects(account) }
     }
 
     /// The state of an account, if anything was ever decided about it.
@@ -319,6 +384,7 @@ impl Partition {
         }
         let decides = record.offset >= self.decided_to;
         *(if decides { &mut counts.events } else { &mut counts.rebuilt }) += 1;
+        self.senders.note(&event.account, at_ms, submission);
         self.builder.push(&event.account, record.offset, at_ms, submission, decides);
     }
 
@@ -349,7 +415,10 @@ impl Partition {
                 // Of several changes by one input the last names what it came to.
                 Effect::Changed(change) => changed = Some(change),
                 Effect::Observed(rule) => output.observed.push(rule),
-                Effect::ForgetWindows => self.engine.forget(account),
+                Effect::ForgetWindows => {
+                    self.engine.forget(account);
+                    self.senders.forget(account);
+                }
             }
         }
         if let Some(change) = changed {
@@ -382,6 +451,7 @@ impl Output {
         self.changes.extend(other.changes);
         self.observed.extend(other.observed);
         self.told.extend(other.told);
+        self.inspections.extend(other.inspections);
         self.counts.add(other.counts);
     }
 

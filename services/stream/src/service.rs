@@ -1,10 +1,14 @@
 //! The stream service: start and run.
 
+use crate::announce::Announcer;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::config::StreamConfig;
+use crate::in_force::{InForce, Made, Making};
+use crate::inspections::Inspections;
 use crate::metrics::Metrics;
 use crate::partition::PartitionError;
 use crate::rule_files::{RuleFileError, RuleFiles};
+use crate::settings::SettingsFeed;
 use crate::sharing::TakingOver;
 use crate::worker::{PART, Worker};
 use prometheus_client::registry::Registry;
@@ -49,6 +53,13 @@ pub enum StreamError {
     TakeOver {
         /// The partition.
         partition: u32,
+        /// Why.
+        #[source]
+        source: BusError,
+    },
+    /// What administrators have set could not be read.
+    #[error("reading the settings")]
+    Settings {
         /// Why.
         #[source]
         source: BusError,
@@ -140,18 +151,30 @@ impl Service {
         } else {
             None
         };
+        let metrics = Metrics::new(registry);
+        let feed = SettingsFeed::read_whole(bus.clone(), metrics.clone())
+            .await
+            .map_err(|source| StreamError::Settings { source })?;
+        let mut settings = feed.subscribe();
+        let (file, set) = (rules.clone(), Arc::clone(&settings.borrow_and_update()));
+        let made = tokio::task::spawn_blocking(move || Made::of(&file, &set)).await.map_err(StreamError::Thread)?;
         let mut worker = Worker {
             wanted: config.partitions.iter().copied().collect(),
             membership,
-            rules_since_ms: clock(),
-            metrics: Metrics::new(registry),
+            in_force: InForce::new(made, clock()),
+            making: Making::default(),
+            announcer: Announcer::new(bus.clone()),
+            inspections: Inspections::new(metrics.clone()),
+            settings,
+            settings_feed: Some(feed),
+            metrics,
             checkpoints,
             partitions: BTreeMap::new(),
             taking_over: TakingOver::default(),
             bus,
             config,
             files,
-            rules,
+            file_rules: rules,
             health,
             clock,
         };

@@ -5,6 +5,7 @@ use crate::take_over::{Owned, TakeOver};
 use crate::worker::{PART, Worker, chain};
 use futures::future::join_all;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 
 /// The longest window, and an hour for edges that were cut off.
@@ -70,16 +71,17 @@ impl Worker {
     }
 
     /// A partition was taken over, or cannot be had now: then it is tried again. Gives whether it is owned.
-    pub async fn taken_over(&mut self, taken: Result<Taken, JoinError>) -> Result<bool, StreamError> {
+    pub fn taken_over(&mut self, taken: Result<Taken, JoinError>) -> Result<bool, StreamError> {
         let (number, owned) = taken.map_err(StreamError::Thread)?;
         self.taking_over.numbers.remove(&number);
         let is_wanted = self.wanted.contains(&number);
         match owned {
             Ok(mut owned) if is_wanted => {
                 // They may have changed meanwhile.
-                owned.core.set_rules(self.rules.clone())?;
+                owned.core.set_rules(self.in_force.rules.clone())?;
+                owned.core.set_exemptions(Arc::clone(&self.in_force.exemptions));
                 self.partitions.insert(number, owned);
-                self.announce(&[]).await;
+                self.announce();
                 self.report_readiness();
             }
             Ok(_) => {}
@@ -102,6 +104,7 @@ impl Worker {
             self.metrics.commit_failures.inc();
         }
         self.metrics.forget(number);
+        self.announcer.forget(number);
     }
 
     /// Tells the operator what is not here yet.
@@ -123,7 +126,8 @@ impl Worker {
             bus: self.bus.clone(),
             config: self.config.clone(),
             statistics: self.files.statistics().clone(),
-            rules: self.rules.clone(),
+            rules: self.in_force.rules.clone(),
+            exemptions: Arc::clone(&self.in_force.exemptions),
             metrics: self.metrics.clone(),
             checkpoints: self.checkpoints.clone(),
             since_ms: (self.clock)().saturating_sub(REBUILD_MS),

@@ -8,6 +8,7 @@ use crate::config::StreamConfig;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::service::StreamError;
+use crate::settings::DomainExemptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_bus::{Bounds, Bus, BusError, Owner, ReadFrom, Topic};
@@ -44,6 +45,7 @@ pub(crate) struct TakeOver {
     pub config: StreamConfig,
     pub statistics: Statistics,
     pub rules: Rules,
+    pub exemptions: Arc<DomainExemptions>,
     pub metrics: Metrics,
     pub checkpoints: Option<Checkpoints>,
     /// Windows are rebuilt from events since this time.
@@ -77,6 +79,7 @@ impl TakeOver {
         let decided_to = committed.unwrap_or(rebuild_from).max(manifest.as_ref().map_or(0, |_| rebuild_from));
         let events_next = rebuild_from.min(decided_to);
         let mut core = Partition::new(number, engine, decided_to).among(self.bus.partitions());
+        core.set_exemptions(Arc::clone(&self.exemptions));
         let states = self.read_states(number, &mut core).await.map_err(doing)?;
         if let Some(manifest) = &manifest {
             core.resume(manifest.covered.clone());

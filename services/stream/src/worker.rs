@@ -1,15 +1,18 @@
 //! The loop around the partitions: read, apply, commit states and positions together.
 
-use crate::announce::rule_set_message;
+use crate::announce::Announcer;
 use crate::checkpoint::Checkpoints;
 use crate::checkpointing::Checkpointing;
 use crate::config::StreamConfig;
 use crate::due::Due;
-use crate::metrics::{Metrics, PartitionLabel, ResultLabel};
+use crate::in_force::{InForce, Made, Making};
+use crate::inspections::{InspectionRequest, Inspections, MAX_A_BATCH};
+use crate::metrics::{Metrics, PartitionLabel};
 use crate::observations::Observation;
 use crate::partition::Output;
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
+use crate::settings::{Settings, SettingsFeed};
 use crate::sharing::{Taken, TakingOver};
 use crate::take_over::Owned;
 use bytes::Bytes;
@@ -24,7 +27,8 @@ use tidegate_proto::state_to_proto;
 use tidegate_runtime::Health;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
-use tokio::task::JoinError;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 /// How long a passing fault of the log is waited out, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -37,8 +41,16 @@ pub(crate) struct Worker {
     pub bus: Arc<dyn Bus>,
     pub config: StreamConfig,
     pub files: RuleFiles,
-    pub rules: Rules,
-    pub rules_since_ms: i64,
+    /// The rules as their file has them.
+    pub file_rules: Rules,
+    /// What administrators have set.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Reads it until the worker runs.
+    pub settings_feed: Option<SettingsFeed>,
+    pub in_force: InForce,
+    pub making: Making,
+    pub announcer: Announcer,
+    pub inspections: Inspections,
     pub metrics: Metrics,
     /// Where windows are written down; none: nowhere.
     pub checkpoints: Option<Checkpoints>,
@@ -55,7 +67,14 @@ pub(crate) struct Worker {
 impl Worker {
     /// Works until `shutdown`, or until all partitions of the configuration went to other owners.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StreamError> {
+        let mut beside = JoinSet::new();
+        beside.spawn(self.announcer.clone().run());
+        beside.spawn(self.inspections.writer(self.bus.clone()));
+        if let Some(settings) = self.settings_feed.take() {
+            beside.spawn(settings.follow());
+        }
         let result = self.work(&shutdown).await;
+        beside.abort_all();
         for number in self.partitions.keys().copied().collect::<Vec<_>>() {
             self.let_go(number).await;
         }
@@ -63,7 +82,7 @@ impl Worker {
     }
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), StreamError> {
-        self.announce(&[]).await;
+        self.announce();
         let mut membership = self.membership.take();
         let mut reader: Option<Box<dyn Reader>> = None;
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -89,6 +108,8 @@ impl Worker {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 wanted = assignment(&mut membership) => Next::Wanted(wanted),
+                made = self.making.next() => Next::Made(made),
+                Ok(()) = self.settings.changed() => Next::Settings,
                 taken = self.taking_over.next() => Next::Taken(Box::new(taken)),
                 batch = read(&mut reader, patience) => Next::Batch(batch),
             };
@@ -98,10 +119,12 @@ impl Worker {
                     reader = None;
                 }
                 Next::Taken(taken) => {
-                    if self.taken_over(*taken).await? {
+                    if self.taken_over(*taken)? {
                         reader = None;
                     }
                 }
+                Next::Made(made) => self.made(made)?,
+                Next::Settings => self.make_anew(),
                 Next::Wanted(Err(source)) => return Err(StreamError::Membership { source }),
                 Next::Batch(Ok(batch)) => {
                     backoff.reset();
@@ -178,12 +201,31 @@ impl Worker {
         }
         self.report_readiness();
         let mut lost = false;
-        for (number, output) in outputs {
+        let mut inspections_left = MAX_A_BATCH;
+        for (number, mut output) in outputs {
+            let asked = std::mem::take(&mut output.inspections);
             if !output.states.is_empty() {
                 lost |= !self.commit(number, &output, shutdown).await?;
             }
+            self.answer(number, asked, &mut inspections_left);
         }
         Ok(lost)
+    }
+
+    /// Answers who asks for statistics of a partition's accounts.
+    fn answer(&self, number: u32, asked: Vec<InspectionRequest>, left: &mut usize) {
+        let Some(owned) = self.partitions.get(&number).filter(|_| !asked.is_empty()) else { return };
+        let now_ms = (self.clock)();
+        let is_ready = owned.events_next >= owned.ready_at;
+        for request in self.inspections.due(asked, now_ms, is_ready, left) {
+            match owned.core.inspect(&request, now_ms) {
+                Ok(answer) => self.inspections.answer(&answer),
+                Err(error) => {
+                    self.inspections.count("failed");
+                    tracing::error!(account = %request.account, error = %chain(&error), "could not look at an account");
+                }
+            }
+        }
     }
 
     /// Commits states and positions of one partition, waiting out faults. Gives false when it has another owner now.
@@ -216,6 +258,7 @@ impl Worker {
                     tracing::warn!(partition = number, "another worker owns the partition now");
                     self.partitions.remove(&number);
                     self.metrics.forget(number);
+                    self.announcer.forget(number);
                     return Ok(false);
                 }
                 Err(error) => {
@@ -243,7 +286,14 @@ impl Worker {
         }
         changed |= self.tick(now, due.tick.is_due(now), shutdown).await?;
         if due.reload.is_due(now) {
-            self.reload().await?;
+            self.reload();
+        }
+        if due.announce.is_due(now) {
+            for (&partition, owned) in &mut self.partitions {
+                if owned.core.activity.take_changed() {
+                    self.announcer.tell(partition, &self.in_force, &owned.core.activity);
+                }
+            }
         }
         if due.measure.is_due(now) {
             for (&partition, owned) in &self.partitions {
@@ -288,46 +338,11 @@ impl Worker {
         if is_collecting { COPY_INTERVAL } else { Duration::from_millis(self.config.commit_interval_ms) }
     }
 
-    async fn reload(&mut self) -> Result<(), StreamError> {
-        match self.files.poll() {
-            Ok(None) => {}
-            Ok(Some(rules)) => {
-                tracing::info!(
-                    version = rules.version(),
-                    mode = rules.mode().as_str(),
-                    rules = rules.list().len(),
-                    "the rules file changed; its rules are in force"
-                );
-                for owned in self.partitions.values_mut() {
-                    owned.core.set_rules(rules.clone())?;
-                }
-                self.rules = rules;
-                self.rules_since_ms = (self.clock)();
-                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "taken" }).inc();
-                self.announce(&[]).await;
-            }
-            Err(error) => {
-                let problems = error.lines();
-                for problem in problems {
-                    tracing::error!(%problem, "the rules file has a problem");
-                }
-                tracing::error!(version = self.rules.version(), "the rules in force stay");
-                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
-                self.announce(problems).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells on the topic `rules` what is in force here. Not being able to tell stops nothing.
-    pub async fn announce(&self, problems: &[String]) {
-        let messages = self
-            .partitions
-            .keys()
-            .map(|&partition| rule_set_message(partition, &self.rules, self.rules_since_ms, problems))
-            .collect();
-        if let Err(error) = self.bus.append(Topic::Rules, messages).await {
-            tracing::warn!(error = %chain(&error), "could not tell which rules are in force");
+    /// Tells on the topic `rules` what is in force here.
+    pub fn announce(&mut self) {
+        for (&partition, owned) in &mut self.partitions {
+            owned.core.activity.take_changed();
+            self.announcer.tell(partition, &self.in_force, &owned.core.activity);
         }
     }
 
@@ -347,6 +362,8 @@ impl Worker {
 enum Next {
     Wanted(Result<BTreeSet<u32>, BusError>),
     Taken(Box<Result<Taken, JoinError>>),
+    Made(Result<Made, JoinError>),
+    Settings,
     Batch(Result<Batch, BusError>),
 }
 

@@ -29,6 +29,12 @@ enum Command {
     /// Run a control service: pushes to edges, takes admin actions
     #[command(after_help = "Example:\n  tidegate control --config /etc/tidegate/tidegate.toml")]
     Control(ServiceArgs),
+    /// Run a notifier: mail and webhooks to those who are to know
+    #[command(after_help = "Example:\n  tidegate notifier --config /etc/tidegate/tidegate.toml")]
+    Notifier(ServiceArgs),
+    /// Show and try what people are told, and list what could not be delivered
+    #[command(subcommand)]
+    Notify(admin::notify::NotifyCommand),
     /// List, inspect, lock, unlock and exempt accounts
     #[command(subcommand)]
     Accounts(admin::accounts::AccountsCommand),
@@ -111,6 +117,8 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args, serve::Parts::ALL).await,
         Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
         Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,
+        Command::Notifier(args) => serve::run(&args, serve::Parts::NOTIFIER).await,
+        Command::Notify(command) => admin::notify::run(command).await,
         Command::Accounts(command) => admin::accounts::run(command).await,
         Command::Edges(args) => admin::edges::run(args).await,
         Command::Rules(command) => admin::rules::run(command).await,

@@ -1,10 +1,12 @@
-//! Configuration of the server: one file for `serve`, `stream` and `control`.
+//! Configuration of the server: one file for `serve`, `stream`, `control` and `notifier`.
 
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use tidegate_access::AccessConfig;
 use tidegate_bus::BusConfig;
+use tidegate_console::ConsoleConfig;
 use tidegate_control::ControlConfig;
+use tidegate_notify::NotifyConfig;
 use tidegate_runtime::telemetry::LogConfig;
 use tidegate_runtime::tls::check_access;
 use tidegate_runtime::{Problems, Validate, config::key};
@@ -22,8 +24,13 @@ pub struct ServerConfig {
     /// The control service.
     #[serde(default)]
     pub control: ControlConfig,
+    /// The web console, served beside control; none: there is none.
+    pub console: Option<ConsoleConfig>,
     /// How callers prove who they are; none: nobody is asked, on loopback addresses only.
     pub access: Option<AccessConfig>,
+    /// The notification service; none: nobody is told.
+    #[serde(default)]
+    pub notify: Option<NotifyConfig>,
     /// Health and metrics.
     #[serde(default)]
     pub ops: OpsConfig,
@@ -52,8 +59,15 @@ impl Validate for ServerConfig {
         self.stream.validate(&key(path, "stream"), problems);
         self.control.validate(&key(path, "control"), problems);
         check_access(&key(path, "control"), "listen", self.control.listen, self.access.is_some(), problems);
+        if let Some(console) = &self.console {
+            console.validate(&key(path, "console"), problems);
+            check_access(&key(path, "console"), "listen", console.listen, self.access.is_some(), problems);
+        }
         if let Some(access) = &self.access {
             access.validate(&key(path, "access"), problems);
+        }
+        if let Some(notify) = &self.notify {
+            notify.validate(&key(path, "notify"), problems);
         }
         self.telemetry.validate(&key(path, "telemetry"), problems);
     }
@@ -93,6 +107,21 @@ mod tests {
     fn its_examples_and_its_kafka_are_taken() {
         let (main, kafka) = REFERENCE.split_once("# On Kafka, ").unwrap();
         let examples = reference(&main.replace("#: ", ""));
+        let notify = examples.notify.clone().unwrap();
+        let webhook = &notify.webhook[0];
+        let shown = ServerConfig { notify: Some(notify.clone()), ..examples.clone() };
+        assert_eq!(missing(&shown, REFERENCE), [""; 0]);
+        // What is shown is the default, where there is one.
+        let defaults = NotifyConfig::default();
+        let shown = (&notify.user_changes, &notify.domain_changes, notify.group_window_ms, notify.max_pending);
+        let expected =
+            (&defaults.user_changes, &defaults.domain_changes, defaults.group_window_ms, defaults.max_pending);
+        assert_eq!(shown, expected);
+        assert_eq!(
+            (notify.max_age_s, notify.max_attempts, notify.reminder_days),
+            (defaults.max_age_s, defaults.max_attempts, defaults.reminder_days)
+        );
+        assert_eq!((webhook.group_window_ms, webhook.max_per_hour, webhook.concurrency), (2_000, 600, 1));
         assert!(examples.control.tls.is_some() && examples.stream.mode.is_some(), "{examples:?}");
         let uncommented: Vec<&str> = kafka.lines().skip(2).map(|line| line.trim_start_matches(['#', ' '])).collect();
         let config = reference(&uncommented.join("\n"));

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tidegate_access::Access;
 use tidegate_bus::BusConfig;
+use tidegate_console::Console;
+use tidegate_notify::Templates;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
 use tidegate_runtime::{Health, OpsServer, shutdown, telemetry};
@@ -21,21 +23,37 @@ use tokio::task::JoinSet;
 pub struct Parts {
     stream: bool,
     control: bool,
+    notify: bool,
 }
 
 impl Parts {
-    /// Everything.
-    pub const ALL: Self = Self { stream: true, control: true };
+    const NONE: Self = Self { stream: false, control: false, notify: false };
+    /// Everything; notifications where they are configured.
+    pub const ALL: Self = Self { stream: true, control: true, notify: true };
     /// The stream service.
-    pub const STREAM: Self = Self { stream: true, control: false };
+    pub const STREAM: Self = Self { stream: true, ..Self::NONE };
     /// The control service.
-    pub const CONTROL: Self = Self { stream: false, control: true };
+    pub const CONTROL: Self = Self { control: true, ..Self::NONE };
+    /// The notification service.
+    pub const NOTIFIER: Self = Self { notify: true, ..Self::NONE };
 }
 
 /// Configuration, statistics or rules have problems: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigurationError(String);
+
+impl ConfigurationError {
+    /// One that says what `error` and its causes say.
+    pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(format!("{:#}", anyhow::Error::new(error)))
+    }
+
+    /// One with this text.
+    pub fn text(text: String) -> Self {
+        Self(text)
+    }
+}
 
 /// The services, started.
 pub struct Running {
@@ -63,8 +81,7 @@ pub async fn run(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ExitCode> {
 /// Reads configuration, statistics and rules; what is wrong with any of them is told at once.
 fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationError> {
     let loaded = config::load_with_problems(&args.config);
-    let (config, problems): (ServerConfig, _) =
-        loaded.map_err(|error| ConfigurationError(format!("{:#}", anyhow::Error::new(error))))?;
+    let (config, problems): (ServerConfig, _) = loaded.map_err(ConfigurationError::new)?;
     let mut told = Vec::new();
     if !problems.is_empty() {
         told.push(ConfigError::Invalid { path: args.config.clone(), problems }.to_string());
@@ -73,6 +90,15 @@ fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationE
         && let Err(error) = RuleFiles::load(&config.stream)
     {
         told.push(error.to_string());
+    }
+    match &config.notify {
+        Some(notify) if parts.notify => {
+            if let Err(error) = Templates::load(notify) {
+                told.push(error.to_string());
+            }
+        }
+        None if parts == Parts::NOTIFIER => told.push(format!("{}: [notify] must be set", args.config.display())),
+        Some(_) | None => {}
     }
     if told.is_empty() { Ok(config) } else { Err(ConfigurationError(told.join("\n"))) }
 }
@@ -90,6 +116,7 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     let bus = config.log.connect().await.context("opening the log")?;
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
+    let mut console_address = None;
     if parts.control {
         let access = match &config.access {
             Some(config) => Access::open(config).context("loading credentials ([access])")?,
@@ -107,15 +134,31 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
             .await
             .context("starting control")?;
         control_address = Some(service.local_addr());
+        if let Some(console) = config.console {
+            let console = Console::bind(console, service.api(), &mut registry).await.context("starting the console")?;
+            console_address = Some(console.local_addr());
+            let until = shutdown.clone();
+            tasks.spawn(async move {
+                console.run(until).await;
+                Ok(())
+            });
+        }
         let shutdown = shutdown.clone();
         tasks.spawn(async move { service.run(shutdown).await.context("control ended") });
     }
     if parts.stream {
-        let service = tidegate_stream::Service::start(config.stream, bus, &mut registry, health.clone())
+        let service = tidegate_stream::Service::start(config.stream, Arc::clone(&bus), &mut registry, health.clone())
             .await
             .context("starting stream")?;
         let shutdown = shutdown.clone();
         tasks.spawn(async move { service.run(shutdown).await.context("stream ended") });
+    }
+    if let Some(notify) = config.notify.filter(|_| parts.notify) {
+        let service = tidegate_notify::Service::bind(notify, bus, &mut registry, health.clone())
+            .await
+            .context("starting the notifier")?;
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { service.run(shutdown).await.context("the notifier ended") });
     }
     let ops = OpsServer::bind(config.ops.listen, Arc::new(registry), health)
         .await
@@ -126,8 +169,9 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
         ops.run(until).await;
         Ok(())
     });
-    let control = control_address.map(tracing::field::display);
-    tracing::info!(control, ops = %ops_address, "listening");
+    let (control, console) =
+        (control_address.map(tracing::field::display), console_address.map(tracing::field::display));
+    tracing::info!(control, console, ops = %ops_address, "listening");
     Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })
 }
 

@@ -20,6 +20,7 @@ pub mod mutation;
 mod policy;
 mod rspamd;
 mod rules;
+mod setting;
 mod states_file;
 mod wire;
 
@@ -55,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     wire::EVENT,
     wire::COMMAND,
     wire::STATE,
+    setting::SETTING,
     states_file::STATES_FILE,
     checkpoint::MANIFEST,
     checkpoint::SEGMENT,

@@ -89,6 +89,7 @@ pub fn settings() -> Arc<SessionSettings> {
             default_realm: "rig.test".to_owned(),
             address_accounts: vec!["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()],
             trusted_relays: vec!["127.0.0.0/8".to_owned()],
+            publish_subjects: true,
             ..SessionConfig::default()
         };
         Arc::new(SessionSettings::new(&config, b"a key for fuzzing"))
@@ -102,6 +103,7 @@ pub fn check_submission(submission: &Submission) {
     for text in texts {
         assert!(text.len() <= 1024, "a text of {} octets", text.len());
     }
+    assert!(submission.subject.len() <= 480, "a subject of {} octets", submission.subject.len());
     let recipients = &submission.recipients;
     assert!(recipients.domains.len() <= 100 && recipients.hashes.len() <= 1000);
     assert!(recipients.internal <= recipients.count);

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use tidegate_detect::{
-    DEFAULT_RULES, DEFAULT_STATISTICS, Engine, EngineLimits, EventBatchBuilder, Problem, Rules, Source, Statistics,
-    parse_files,
+    DEFAULT_RULES, DEFAULT_STATISTICS, Engine, EngineLimits, EventBatchBuilder, Problem, RuleSettings, Rules, Source,
+    Statistics, parse_files,
 };
 use tidegate_domain::{Account, Recipients, Submission};
 
@@ -65,6 +65,13 @@ const SQL_WORDS: &[&str] = &[
 ];
 const RULE_WORDS: &[&str] = &[
     "[[rule]]\n",
+    "[[limits_for]]\n",
+    "[probation]\n",
+    "factor = 0.5\n",
+    "tighten = [\"limit\"]\n",
+    "limits = { limit = 2 }\n",
+    "accounts = [\"jo@a.test\"]\n",
+    "max_auto_unlocks = 2\n",
     "[limits]\n",
     "mode = \"enforce\"\n",
     "name = \"a\"\n",
@@ -220,7 +227,13 @@ fn rules(octets: &[u8]) -> Outcome {
     match Rules::parse(FILE, &text, &STATISTICS) {
         Ok(rules) => {
             assert!(!rules.list()[0].when.is_empty());
-            run(STATISTICS.clone(), rules)
+            let limits = [("example.org".to_owned(), [("limit".to_owned(), 2.0)].into())];
+            let settings = RuleSettings { limits_for: limits.into(), ..RuleSettings::default() };
+            let (other, problems) = rules.with_settings(settings);
+            assert_eq!(other.list(), rules.list());
+            // With another number it may never hold, or always.
+            assert!(problems.iter().all(|problem| problem.contains("example.org")), "{problems:?}");
+            outcome((run(STATISTICS.clone(), rules), run(STATISTICS.clone(), other), problems.len()))
         }
         Err(problems) => check(&text, &problems),
     }

@@ -50,7 +50,7 @@ fn event(octets: &[u8]) -> Outcome {
 }
 
 /// Without what is different for each input, e.g. the text of a wrong account.
-fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
+pub(crate) fn failed(error: &tidegate_proto::DecodeError) -> Outcome {
     use tidegate_proto::DecodeError as E;
     assert!(!error.to_line().is_empty());
     outcome(match error {
@@ -238,7 +238,9 @@ fn command_seeds() -> Vec<Vec<u8>> {
         let head = [&[number as u8][..], &(number << 1).to_be_bytes(), &(1_700_000_000_000_u64 + number).to_be_bytes()];
         [&head.concat()[..], &(octets.len() as u16).to_be_bytes(), octets].concat()
     };
-    let all = commands();
+    let mut all = commands();
+    let inspect = v1::command::Kind::Inspect(v1::InspectCommand { points: 60 });
+    all.push(v1::Command { kind: Some(inspect), ..v1::Command::decode(&*all[0]).unwrap() }.encode_to_vec());
     let mut seeds: Vec<_> = all.iter().map(|octets| framed(2, octets)).collect();
     seeds.push(all.iter().enumerate().flat_map(|(number, octets)| framed(number as u64 * 5 + 1, octets)).collect());
     // The account is never locked by a command: rules may notify again and again.

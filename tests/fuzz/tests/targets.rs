@@ -43,6 +43,7 @@ tests! {
     event: "event",
     command: "command",
     state: "state",
+    setting: "setting",
     states_file: "states-file",
     manifest: "manifest",
     segment: "segment",

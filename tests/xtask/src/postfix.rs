@@ -118,6 +118,11 @@ impl PostfixRig {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// Its certificate, for `localhost` and 127.0.0.1, which is its own authority.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.join("etc/certificate.pem")
+    }
+
     /// Postfix's log.
     pub fn log(&self) -> PathBuf {
         log(&self.dir)
@@ -230,7 +235,9 @@ fn run(command: &mut Command) -> Result<()> {
 fn make_certificate(dir: &Path) -> Result<()> {
     run(Command::new(program("openssl")?)
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args(["-days", "30", "-subj", "/CN=localhost", "-keyout"])
+        .args(["-days", "30", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
         .arg(dir.join("etc/key.pem"))
         .arg("-out")
         .arg(dir.join("etc/certificate.pem")))

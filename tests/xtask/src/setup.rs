@@ -81,8 +81,15 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
-/// rspamd as a filter before the edge, Go for `grpcurl`, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 3] = [program("rspamd", "rspamd"), program("go", "golang-go"), program("strace", "strace")];
+/// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
+/// Python, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 5] = [
+    program("rspamd", "rspamd"),
+    program("go", "golang-go"),
+    program("strace", "strace"),
+    program("python3", "python3"),
+    Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
+];
 
 /// Python with room for `buf`, which comes from PyPI.
 const LINT: [Need; 2] =

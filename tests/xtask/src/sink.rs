@@ -14,6 +14,8 @@ use crate::error::{Context, Result};
 const MAX_KEPT_MESSAGES: usize = 20_000;
 /// The most bytes of one message's headers that are kept.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// The most bytes of one message's body that `arrived` is given.
+const MAX_BODY_BYTES: usize = 1 << 20;
 /// The longest line that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// A connection that says nothing for so long is closed.
@@ -28,6 +30,8 @@ pub struct SinkMessage {
     pub recipients: Vec<String>,
     /// The headers as they came, unfolded lines and all, at most 16 KiB.
     pub headers: String,
+    /// The body as it came, at most 1 MiB; only for `arrived`, it is not kept.
+    pub body: Vec<u8>,
     /// Size of headers and body in bytes, line ends included.
     pub size_bytes: usize,
 }
@@ -88,8 +92,9 @@ impl Sink {
                 let (boxes, arrived) = (Arc::clone(&boxes), Arc::clone(&arrived));
                 thread::spawn(move || {
                     // A connection that broke is the client's to tell of.
-                    let _ = serve(stream, |message| {
+                    let _ = serve(stream, |mut message| {
                         arrived(&message);
+                        message.body = Vec::new();
                         lock(&boxes).add(message);
                     });
                 });
@@ -203,6 +208,11 @@ fn read_content(connection: &mut impl BufRead, message: &mut SinkMessage) -> std
         if in_headers && message.headers.len() + line.len() <= MAX_HEADER_BYTES {
             message.headers.push_str(&String::from_utf8_lossy(&line));
         }
+        if !in_headers && message.body.len() + line.len() <= MAX_BODY_BYTES {
+            // The empty line between headers and body belongs to neither; a dot at a line's beginning was doubled.
+            let is_border = message.body.is_empty() && line == b"\r\n";
+            message.body.extend_from_slice(if is_border { b"" } else { line.strip_prefix(b".").unwrap_or(&line) });
+        }
     }
     Ok(false)
 }
@@ -239,6 +249,19 @@ mod tests {
         assert_eq!(message.header("subject").as_deref(), Some("one two"));
         assert_eq!(message.header("X-Spam").as_deref(), Some("Yes"));
         assert_eq!(message.header("X-Other"), None);
+    }
+
+    #[test]
+    fn whoever_listens_is_given_the_body_as_it_was_written() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let tell = Mutex::new(tell);
+        let sink =
+            Sink::start_on(address, move |message| drop(tell.lock().unwrap().send(message.body.clone()))).unwrap();
+        let mut client = SmtpClient::connect(sink.address()).unwrap();
+        assert!(client.send("a@b.test", &["c@d.test"], "Subject: x\n\n.dot\n\nend\n").unwrap().is_accepted());
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)).unwrap(), b".dot\r\n\r\nend\r\n");
+        assert!(sink.messages()[0].body.is_empty());
     }
 
     #[test]

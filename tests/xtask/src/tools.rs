@@ -1,14 +1,19 @@
 //! Programs for tests and checks that come from a language's registry: built or unpacked once into the target folder.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Context, Error, Result};
 use crate::parts::part;
-use crate::paths::parts_dir;
+use crate::paths::{parts_dir, workspace_root};
 
 /// The newest version that Debian 12's Go 1.19 builds.
 const GRPCURL_VERSION: &str = "v1.9.1";
+/// The newest ones that Debian 12's Go 1.19 builds.
+const GO_PLUGINS: [&str; 2] =
+    ["google.golang.org/protobuf/cmd/protoc-gen-go@v1.33.0", "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.3.0"];
 const BUF_VERSION: &str = "1.75.0";
 
 /// `grpcurl`, a gRPC client that nobody here wrote; gives its path.
@@ -27,19 +32,52 @@ pub fn grpcurl() -> Result<PathBuf> {
     Ok(folder.join("grpcurl"))
 }
 
+/// The plugins that make Go code of protos, `protoc-gen-go` and `protoc-gen-go-grpc`; gives their folder.
+///
+/// # Errors
+/// When Go is missing or a build fails.
+pub fn go_plugins() -> Result<PathBuf> {
+    part("go-plugins-1", |folder| {
+        for plugin in GO_PLUGINS {
+            run(Command::new("go").args(["install", plugin]).env("GOBIN", folder).env("GOTOOLCHAIN", "local"))?;
+        }
+        Ok(())
+    })
+}
+
+/// A Python that has gRPC, and makes Python code of protos; gives its path.
+///
+/// # Errors
+/// When Python is missing or PyPI cannot be reached.
+pub fn python_with_grpc() -> Result<PathBuf> {
+    let requirements = workspace_root().join("deploy/examples/python/requirements.txt");
+    let text = fs::read_to_string(&requirements).context(|| format!("reading {}", requirements.display()))?;
+    let versions: Vec<&str> = text.split_whitespace().collect();
+    python_environment(&format!("python-{}", versions.join("-").replace("==", "-")), &versions)
+}
+
 /// `buf`, which checks protocol files; gives its path.
 ///
 /// # Errors
 /// When Python is missing or PyPI cannot be reached.
 pub fn buf() -> Result<PathBuf> {
+    let python = python_environment(&format!("buf-{BUF_VERSION}"), &[&format!("buf-bin=={BUF_VERSION}")])?;
+    Ok(python.with_file_name("buf"))
+}
+
+/// A Python environment with these packages; gives its interpreter.
+fn python_environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // Not a `part`: a Python environment stays where it was made.
-    let folder = parts_dir().join(format!("buf-{BUF_VERSION}"));
-    let program = folder.join("bin/buf");
-    if !program.is_file() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet"]).arg(format!("buf-bin=={BUF_VERSION}")))?;
+    let folder = parts_dir().join(name);
+    let whole = folder.join("whole");
+    if !whole.is_file() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet"]).args(packages))?;
+        fs::write(&whole, "").context(|| format!("marking {} as whole", folder.display()))?;
     }
-    Ok(program)
+    Ok(folder.join("bin/python"))
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -9,6 +9,7 @@ mod events;
 mod harness;
 mod jwts;
 mod lists;
+mod roles;
 mod secured;
 mod service;
 mod watches;

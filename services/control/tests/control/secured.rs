@@ -170,6 +170,23 @@ impl Secured {
         found.unwrap()
     }
 
+    /// Waits until somebody was denied a method.
+    pub async fn denied_to(&self, method: &str, actor: &str) -> v1::AuditRecord {
+        let fits = |record: &v1::AuditRecord| record.method == method && record.actor == actor && !record.allowed;
+        let looking = async {
+            loop {
+                if let Some(found) = self.audit().await.into_iter().find(fits) {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(found) => found,
+            Err(_) => panic!("it stands nowhere that {actor:?} was denied {method}"),
+        }
+    }
+
     pub async fn audit(&self) -> Vec<v1::AuditRecord> {
         let mut records = Vec::new();
         for partition in 0..self.bus.partitions() {

@@ -2,13 +2,14 @@
 
 use super::read::AsOf;
 use super::store::Store;
-use crate::rules::{AccountColumn, CompiledRule, Gates, Mode, Room, Rules, SecondStep, StepPlan, action_name};
+use crate::rules::{AccountColumn, CompiledRule, Gates, Mode, Room, Rules, SecondStep, StepPlan, Variant, action_name};
 use crate::window::slot_of;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Float64Type, SchemaRef};
 use datafusion::common::{Result, exec_err};
 use datafusion::physical_expr::PhysicalExpr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountKind, Action, Evidence, Match, RuleRef};
 
@@ -17,6 +18,7 @@ use tidegate_domain::{Account, AccountKind, Action, Evidence, Match, RuleRef};
 pub(super) struct Case<'a> {
     pub account: &'a Account,
     pub as_of: AsOf,
+    pub variant: Variant,
 }
 
 /// What [`judge`] found.
@@ -28,9 +30,30 @@ pub(super) struct Judged {
     pub rooms: Vec<Option<Room>>,
 }
 
-/// Evaluates all rules for all cases; those that need digests only where the room for them is used up.
+/// Evaluates all rules for all cases, each by its variant of them.
 pub(super) fn judge(store: &Store, rules: &Rules, cases: &[Case]) -> Result<Judged> {
-    let plan = rules.plan();
+    let first = cases.first().map_or(0, |case| case.variant);
+    if cases.iter().all(|case| case.variant == first) {
+        return judge_alike(store, rules, first, cases);
+    }
+    let mut by_variant: BTreeMap<Variant, Vec<usize>> = BTreeMap::new();
+    for (index, case) in cases.iter().enumerate() {
+        by_variant.entry(case.variant).or_default().push(index);
+    }
+    let mut all = Judged { matches: vec![Vec::new(); cases.len()], rooms: vec![None; cases.len()] };
+    for (variant, indices) in by_variant {
+        let alike: Vec<Case> = indices.iter().map(|index| cases[*index]).collect();
+        let judged = judge_alike(store, rules, variant, &alike)?;
+        for ((index, matches), room) in indices.into_iter().zip(judged.matches).zip(judged.rooms) {
+            (all.matches[index], all.rooms[index]) = (matches, room);
+        }
+    }
+    Ok(all)
+}
+
+/// The same for cases of one variant. Rules that need digests are evaluated only where the room for them is used up.
+fn judge_alike(store: &Store, rules: &Rules, variant: Variant, cases: &[Case]) -> Result<Judged> {
+    let plan = rules.variants().plan(variant);
     let mut found: Vec<Vec<Match>> = vec![Vec::new(); cases.len()];
     if cases.is_empty() || plan.rules.is_empty() {
         return Ok(Judged { matches: found, rooms: vec![None; cases.len()] });
@@ -74,7 +97,8 @@ fn measured(store: &Store, gates: &Gates, case: &Case, first: &RecordBatch, row:
     if case.as_of.slot != slot_of(entry.newest_ms) {
         return None;
     }
-    let mut room = if entry.room.is_empty() { gates.no_room() } else { entry.room.clone() };
+    let is_known = entry.room_of == case.variant && !entry.room.is_empty();
+    let mut room = if is_known { entry.room.clone() } else { gates.no_room() };
     gates.measure_numbers(&mut room, first, row);
     Some(room)
 }
@@ -119,9 +143,7 @@ fn truths(holds: &BooleanArray) -> Vec<usize> {
 /// The match of a rule, unless it is limited to other domains.
 fn matched(rules: &Rules, rule: &CompiledRule, account: &Account, columns: &RecordBatch, row: usize) -> Option<Match> {
     let info = &rules.list()[rule.index];
-    let concerns = info.domains.is_empty()
-        || account.domain().is_some_and(|domain| info.domains.iter().any(|allowed| allowed == domain));
-    if !concerns {
+    if !info.concerns(account) {
         return None;
     }
     let evidence = rule.evidence.iter().map(|(name, place)| {

@@ -3,22 +3,26 @@
 mod bands;
 mod changes;
 mod image;
+mod inspect;
 mod judge;
+mod judges;
 mod read;
 mod room;
 mod store;
 mod update;
 
 pub use image::{LoadError, Loaded, Taken};
+pub use inspect::{Inspection, LimitInForce, Series};
 pub(crate) use read::ReadPlan;
 
 use crate::event::EventBatch;
-use crate::rules::Rules;
+use crate::rules::{Rules, Variant};
 use crate::statistics::Statistics;
 use crate::window::{WINDOWS, slot_of};
 use datafusion::common::DataFusionError;
 use hashbrown::HashMap;
 use judge::Case;
+use judges::Judges;
 use read::AsOf;
 use store::{Id, Store};
 use tidegate_domain::{Account, Action, Match};
@@ -147,21 +151,36 @@ impl Engine {
     /// # Errors
     /// When DataFusion fails; see [`EngineError`] for what has been done by then.
     pub fn process(&mut self, batch: &EventBatch) -> Result<Vec<AccountMatches>, EngineError> {
+        self.process_with(batch, |_| None)
+    }
+
+    /// The same, for accounts of which some are on probation, until the given times: what happened before is judged by
+    /// the tighter limits that the rules have for it.
+    ///
+    /// # Errors
+    /// As for [`Engine::process`].
+    pub fn process_with(
+        &mut self,
+        batch: &EventBatch,
+        probation_until_ms: impl Fn(&Account) -> Option<i64>,
+    ) -> Result<Vec<AccountMatches>, EngineError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let gates = &self.rules.plan().gates;
-        let update = update::add_events(&mut self.store, self.statistics.plan(), gates, batch)
+        let judges = Judges::new(self.rules.variants(), batch, probation_until_ms);
+        let update = update::add_events(&mut self.store, self.statistics.plan(), &judges, batch)
             .map_err(|source| EngineError::Add { events: batch.len(), source })?;
         self.too_old += update.too_old;
-        let due = room::due(&self.store, gates, &update.touched, batch.accounts.len());
+        let due = room::due(&self.store, &judges, &update.touched, batch.accounts.len());
         let mut pending: Vec<Pending> = Vec::new();
         // For each account: its last deciding event, and whether its newest slot is judged already.
         let mut newest: HashMap<u32, (usize, bool)> = HashMap::new();
         for touched in update.touched.iter().filter(|touched| due[touched.account as usize]) {
             let Some(event) = touched.decides else { continue };
             let as_of = AsOf { id: touched.id, slot: touched.slot };
-            pending.push(Pending { account: touched.account, event, at_ms: batch.times_ms[event], as_of });
+            let at_ms = batch.times_ms[event];
+            let variant = judges.at(touched.account, at_ms);
+            pending.push(Pending { account: touched.account, event, at_ms, as_of, variant });
             let is_newest = touched.slot == slot_of(self.store.entry(touched.id).newest_ms);
             let last = newest.entry(touched.account).or_insert((event, false));
             if batch.offsets[event] > batch.offsets[last.0] {
@@ -173,7 +192,8 @@ impl Engine {
         for (account, (event, _)) in newest.into_iter().filter(|(_, (_, judged))| !judged) {
             let Some(id) = ids.get(&account).copied() else { continue };
             let at_ms = self.store.entry(id).newest_ms;
-            pending.push(Pending { account, event, at_ms, as_of: AsOf { id, slot: slot_of(at_ms) } });
+            let (as_of, variant) = (AsOf { id, slot: slot_of(at_ms) }, judges.at(account, at_ms));
+            pending.push(Pending { account, event, at_ms, as_of, variant });
         }
         let points = pending.iter().map(|case| case.as_of);
         bands::keep(&mut self.store, self.statistics.plan(), self.limits.busy_panes, points)
@@ -246,7 +266,10 @@ impl Engine {
         pending.sort_by_key(|case| (batch.offsets[case.event], case.at_ms));
         let cases: Vec<Case> = pending
             .iter()
-            .map(|case| Case { account: &batch.accounts[case.account as usize], as_of: case.as_of })
+            .map(|case| {
+                let Pending { account, as_of, variant, .. } = *case;
+                Case { account: &batch.accounts[account as usize], as_of, variant }
+            })
             .collect();
         let judged = judge::judge(&self.store, &self.rules, &cases).map_err(|source| EngineError::Judge {
             version: self.rules.version().to_owned(),
@@ -256,7 +279,7 @@ impl Engine {
         for (case, room) in pending.iter().zip(judged.rooms) {
             if let Some(room) = room {
                 let entry = self.store.entry_mut(case.as_of.id);
-                (entry.room, entry.room_slot) = (room, case.as_of.slot);
+                (entry.room, entry.room_of, entry.room_slot) = (room, case.variant, case.as_of.slot);
             }
         }
         let mut results: Vec<AccountMatches> = Vec::new();
@@ -288,6 +311,7 @@ struct Pending {
     event: usize,
     at_ms: i64,
     as_of: AsOf,
+    variant: Variant,
 }
 
 /// Adds what holds as of the newest time to what held as of a late event's own. The time is that of the strongest

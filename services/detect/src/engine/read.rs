@@ -38,6 +38,15 @@ pub(crate) struct AsOf {
     pub slot: u32,
 }
 
+/// Which panes count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Panes {
+    /// Those that are fine enough for their window.
+    Exact,
+    /// All that overlap it: as of the past, fine ones may have been merged since.
+    AlsoCoarse,
+}
+
 /// What [`ReadPlan::read`] found.
 pub(crate) struct Values {
     /// For each statistic, its values window by window, and in each for all points.
@@ -77,6 +86,16 @@ impl ReadPlan {
     /// account that the shortest window counts are merged, those that only the next one counts, and so on (bands);
     /// then each window merges the bands that it is made of. A pane is merged once, not once for each window.
     pub fn read(&self, store: &Store, plan: &StatisticsPlan, points: &[AsOf]) -> Result<Values> {
+        self.read_panes(store, plan, points, Panes::Exact)
+    }
+
+    /// The value of a statistic (given by its place in the plan) when there are no events.
+    pub fn empty_value(&self, statistic: usize) -> Option<f64> {
+        self.empty.get(statistic).copied().flatten()
+    }
+
+    /// The same with a choice of panes.
+    pub fn read_panes(&self, store: &Store, plan: &StatisticsPlan, points: &[AsOf], panes: Panes) -> Result<Values> {
         if self.values.is_empty() || points.is_empty() {
             let columns = self.values.iter().map(|_| Float64Array::from(Vec::<f64>::new())).collect();
             return Ok(Values { columns, points: 0 });
@@ -89,16 +108,26 @@ impl ReadPlan {
         let mut band_of = vec![NONE; groups];
         let mut band_count = 0;
         for (index, point) in points.iter().enumerate() {
-            visit(store, *point, |window, row| {
-                // The shortest of this plan's windows that is as long.
-                let Some(window) = self.windows.iter().position(|own| *own >= WINDOWS[window]) else { return Ok(()) };
+            let mut add = |window: usize, row| {
                 let band = &mut band_of[window * points.len() + index];
                 if *band == NONE {
                     *band = band_count;
                     band_count += 1;
                 }
                 bands.push(row, *band)
-            })?;
+            };
+            match panes {
+                Panes::Exact => visit(store, *point, |window, row| {
+                    // The shortest of this plan's windows that is as long.
+                    self.windows.iter().position(|own| *own >= WINDOWS[window]).map_or(Ok(()), |own| add(own, row))
+                })?,
+                Panes::AlsoCoarse => {
+                    for pane in store.panes_of(point.id) {
+                        let window = self.windows.iter().position(|own| pane.key.overlaps(*own, point.slot));
+                        window.map_or(Ok(()), |own| add(own, &pane.row))?;
+                    }
+                }
+            }
         }
         let bands = bands.into_accumulators(band_count)?;
         // Each band, and the windows that count it.

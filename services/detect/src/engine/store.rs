@@ -2,7 +2,7 @@
 
 use super::bands::Bands;
 use super::changes::Changes;
-use crate::rules::Room;
+use crate::rules::{Room, Variant};
 use crate::window::{PaneKey, Window, is_too_old, slot_of};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -38,6 +38,8 @@ pub(crate) struct Entry {
     pub late_slot: u32,
     /// What may be added before a rule can hold; empty: not known.
     pub room: Room,
+    /// The variant of the rules that it is the room of.
+    pub room_of: Variant,
     /// The newest slot as of which some of it was measured.
     pub room_slot: u32,
     /// Its panes are rolled up when there are this many.
@@ -98,7 +100,7 @@ impl Store {
     pub fn reset_rooms(&mut self, empty_room: Room) {
         self.empty_room = empty_room;
         for entry in &mut self.entries {
-            entry.room = Room::default();
+            (entry.room, entry.room_of) = (Room::default(), 0);
         }
     }
 
@@ -236,7 +238,8 @@ impl Store {
         drop(self.take_panes(id));
         self.set_panes(id, panes);
         let entry = &mut self.entries[id as usize];
-        (entry.newest_ms, entry.late_slot, entry.room, entry.room_slot) = (newest_ms, late_slot, Room::default(), 0);
+        (entry.newest_ms, entry.late_slot) = (newest_ms, late_slot);
+        (entry.room, entry.room_of, entry.room_slot) = (Room::default(), 0, 0);
     }
 
     /// Begins to note changes; with `everything` all accounts count as changed.
@@ -322,6 +325,7 @@ impl Store {
             newest_ms: i64::MIN,
             late_slot: 0,
             room: self.empty_room.clone(),
+            room_of: 0,
             room_slot: 0,
             roll_up_at: ROLL_UP_AT,
             is_changed: false,

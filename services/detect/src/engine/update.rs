@@ -1,10 +1,10 @@
 //! Writing: the events of a batch into the panes that they belong to, and old panes into longer ones.
 
+use super::judges::Judges;
 use super::room::charge;
 use super::store::{Id, Pane, ROLL_UP_AT, Store};
 use crate::event::EventBatch;
 use crate::row::{Decoder, Encoder};
-use crate::rules::Gates;
 use crate::statistics::StatisticsPlan;
 use crate::window::{PaneKey, is_late, is_too_old, slot_of};
 use arrow::array::{ArrayRef, AsArray};
@@ -39,7 +39,7 @@ pub(super) struct Update {
 pub(super) fn add_events(
     store: &mut Store,
     plan: &StatisticsPlan,
-    gates: &Gates,
+    judges: &Judges,
     batch: &EventBatch,
 ) -> Result<Update> {
     let inputs = plan
@@ -83,7 +83,7 @@ pub(super) fn add_events(
     for (group, touched) in update.touched.iter().enumerate() {
         store.put(touched.id, PaneKey::of_slot(touched.slot), encoder.row(group));
     }
-    charge(store, plan, gates, batch, &inputs, &ids);
+    charge(store, plan, judges, batch, &inputs, &ids);
     Ok(update)
 }
 

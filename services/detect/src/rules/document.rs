@@ -69,6 +69,29 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A table.
+    pub fn table(&self, key: &str, problems: &mut Problems) -> Option<Self> {
+        let entries = self.typed(key, "a table", problems, |value| value.as_table())?;
+        let span = self.value(key).map_or(self.span.clone(), Spanned::span);
+        Some(Self { text: self.text, entries, span, subject: self.subject.clone() })
+    }
+
+    /// A list of tables, written as `form`.
+    pub fn tables(&self, key: &str, form: &str, problems: &mut Problems) -> Option<Vec<Self>> {
+        let all = self.typed(key, form, problems, |value| value.as_array())?;
+        let mut tables = Vec::new();
+        for value in all {
+            let span = value.span();
+            if let Some(entries) = value.get_ref().as_table() {
+                tables.push(Self { text: self.text, entries, span, subject: self.subject.clone() });
+            } else {
+                let finding = Finding::at(Some(place(self.text, span.start)), format!("`{key}` has what is no table"));
+                self.report(problems, finding.allowing(form));
+            }
+        }
+        Some(tables)
+    }
+
     /// The value of a key, with its place.
     pub fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.entries.get(key)

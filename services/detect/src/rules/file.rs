@@ -1,12 +1,13 @@
 //! The rules file: from TOML to rules whose predicates are still text.
 
 use super::document::{Table, place};
+use super::overrides::{self, Overrides, number};
 use super::{ACTIONS, Mode, RuleInfo, allowed_names, queued_mail};
 use crate::problem::{Finding, Position, Problems, suggestion};
 use crate::sql::text::Origin;
 use tidegate_domain::{Action, QueuedMail};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// Largest file.
 const MAX_OCTETS: usize = 1024 * 1024;
@@ -35,13 +36,15 @@ const KEYS: [&str; 11] = [
 pub(super) struct File {
     pub mode: Mode,
     pub limits: Vec<Limit>,
+    pub overrides: Overrides,
     pub rules: Vec<RawRule>,
 }
 
 /// A number of `[limits]`.
+#[derive(Debug, Clone)]
 pub(super) struct Limit {
     pub name: String,
-    pub value: String,
+    pub value: f64,
     pub position: Position,
 }
 
@@ -53,6 +56,7 @@ pub(super) struct RawRule {
 }
 
 /// A predicate as it stands in the file.
+#[derive(Debug, Clone)]
 pub(super) struct When {
     pub text: String,
     pub origin: Origin,
@@ -60,7 +64,8 @@ pub(super) struct When {
 
 /// Reads a file. What is wrong goes to `problems`; the rest is read all the same.
 pub(super) fn read(text: &str, problems: &mut Problems) -> File {
-    let mut file = File { mode: Mode::default(), limits: Vec::new(), rules: Vec::new() };
+    let mut file =
+        File { mode: Mode::default(), limits: Vec::new(), overrides: Overrides::default(), rules: Vec::new() };
     if text.len() > MAX_OCTETS {
         let message = format!("the file has {} octets", text.len());
         problems.add(None, Finding::at(None, message).allowing(format!("{MAX_OCTETS}")));
@@ -76,7 +81,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> File {
         return file;
     }
     let top = Table { text, entries: document.get_ref(), span: 0..0, subject: None };
-    top.only(&["mode", "limits", "rule"], problems);
+    top.only(&["mode", "limits", "rule", "limits_for", "probation"], problems);
     match top.text("mode", problems) {
         None | Some("observe") => {}
         Some("enforce") => file.mode = Mode::Enforce,
@@ -86,6 +91,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> File {
         }
     }
     file.limits = read_limits(&top, problems);
+    file.overrides = overrides::read(&top, &file.limits, problems);
     let Some(rules) = top.value("rule") else { return file };
     let Some(rules) = rules.get_ref().as_array() else {
         let finding = Finding::at(Some(top.place_of("rule")), "`rule` is not a list of tables");
@@ -142,16 +148,6 @@ fn read_limits(top: &Table, problems: &mut Problems) -> Vec<Limit> {
     read
 }
 
-/// A number as SQL writes it.
-fn number(value: &DeValue) -> Option<String> {
-    let value: f64 = match value {
-        DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().parse().ok()?,
-        DeValue::Float(float) => float.as_str().parse().ok()?,
-        _ => return None,
-    };
-    (value.is_finite() && value >= 0.0).then(|| format!("{value}"))
-}
-
 fn read_rule(table: &Table, problems: &mut Problems) -> RawRule {
     table.only(&KEYS, problems);
     let when = table.required("when", problems).map(|when| locate(table, when));
@@ -192,6 +188,7 @@ fn read_rule(table: &Table, problems: &mut Problems) -> RawRule {
             reply: reply.unwrap_or_default().to_owned(),
             source: source?.trim().to_owned(),
             enabled,
+            switched_off: false,
             domains: domains.iter().map(|domain| domain.trim_end_matches('.').to_lowercase()).collect(),
         })
     };

@@ -35,7 +35,7 @@ pub(crate) struct Gates {
 }
 
 /// One aggregate, and how it grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Counter {
     pub growth: Growth,
     /// Index of the aggregate in the statistics' plan.
@@ -89,7 +89,7 @@ impl Gates {
     }
 
     /// Takes from a room what an event adds to each counter.
-    pub fn charge(&self, room: &mut [f32], added: &[Vec<f64>], event: usize) {
+    pub fn charge(&self, room: &mut [f32], added: &[&[f64]], event: usize) {
         for (gate, room) in self.all.iter().zip(room) {
             *room -= added[gate.counter][event] as f32;
         }
@@ -176,7 +176,7 @@ mod tests {
         let rules = rules(&["messages_1h >= 20 AND client_ips_1h > 5", "10 <= messages_5m", "bytes_1m >= 1e6"]);
         let gates = &rules.plan().gates;
         let mut room = gates.empty_room();
-        let added: Vec<Vec<f64>> = gates.counters.iter().map(|_| vec![8.0]).collect();
+        let added: Vec<&[f64]> = gates.counters.iter().map(|_| &[8.0][..]).collect();
         gates.charge(&mut room, &added, 0);
         assert!(!gates.is_due(&room), "only the addresses are used up");
         gates.charge(&mut room, &added, 0);

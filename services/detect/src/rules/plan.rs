@@ -2,14 +2,15 @@
 
 use super::RuleInfo;
 use super::gate::Gates;
-use super::predicate::{ACCOUNT_COLUMNS, Predicate, all_of, column_name};
+use super::predicate::{ACCOUNT_COLUMNS, Predicate, all_of, column_name, comparison};
 use crate::engine::ReadPlan;
 use crate::sql::plan::Planner;
 use crate::statistics::Statistics;
 use crate::window::{WINDOWS, Window};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, plan_err};
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +28,21 @@ pub(crate) struct RulesPlan {
     pub rules: Vec<CompiledRule>,
     /// What an account must have before they can hold.
     pub gates: Gates,
+    /// All columns of statistics that they name.
+    pub columns: Vec<(usize, Window)>,
+    /// All numbers that they compare a column with.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// `column >= number` somewhere in a predicate.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Comparison {
+    /// Index of the rule in the file.
+    pub rule: usize,
+    pub column: String,
+    /// `>=`, `>`, `<=` or `<`.
+    pub operator: &'static str,
+    pub limit: f64,
 }
 
 /// What one step reads.
@@ -70,7 +86,7 @@ impl RulesPlan {
         planner: &Planner,
         statistics: &Statistics,
         infos: &[RuleInfo],
-        all: &[Predicate],
+        all: &[&Predicate],
     ) -> Result<Self> {
         let enabled: Vec<usize> = (0..infos.len()).filter(|index| infos[*index].enabled).collect();
         let named: BTreeSet<String> = enabled.iter().flat_map(|index| all[*index].names()).collect();
@@ -79,16 +95,21 @@ impl RulesPlan {
         let mut fields: Vec<Field> = numbers.iter().map(|column| field(statistics, *column)).collect();
         fields.extend(account.iter().map(|index| Field::new(ACCOUNT_COLUMNS[*index], DataType::Utf8, true)));
         let first = DFSchema::try_from(Schema::new(fields))?;
-        let rules = enabled.iter().map(|index| compile(planner, statistics, *index, &all[*index], &first));
+        let rules = enabled.iter().map(|index| compile(planner, statistics, *index, all[*index], &first));
         let rules = rules.collect::<Result<Vec<CompiledRule>>>()?;
         let mut gates = Gates::new(first.fields().len());
         for rule in &rules {
             let columns = rule.second.as_ref().map_or(first.inner(), |second| &second.schema);
-            gates.add_rule(statistics, &all[rule.index], columns);
+            gates.add_rule(statistics, all[rule.index], columns);
         }
+        let mut columns = numbers.clone();
+        columns.extend(columns_of(statistics, &named, true));
+        let comparisons = enabled.iter().map(|index| comparisons(*index, all[*index])).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             rules,
             gates,
+            columns,
+            comparisons: comparisons.concat(),
             numbers: StepPlan::new(statistics, &numbers)?,
             account: account
                 .iter()
@@ -97,6 +118,32 @@ impl RulesPlan {
             first_schema: Arc::clone(first.inner()),
         })
     }
+}
+
+/// The comparisons of one rule, each once.
+fn comparisons(rule: usize, predicate: &Predicate) -> Result<Vec<Comparison>> {
+    let mut found: Vec<Comparison> = Vec::new();
+    for conjunct in &predicate.conjuncts {
+        conjunct.apply(|part| {
+            if let Some((column, operator, limit)) = comparison(part)
+                && !ACCOUNT_COLUMNS.contains(&column.as_str())
+                && let Some(operator) = match operator {
+                    Operator::GtEq => Some(">="),
+                    Operator::Gt => Some(">"),
+                    Operator::LtEq => Some("<="),
+                    Operator::Lt => Some("<"),
+                    _ => None,
+                }
+            {
+                let one = Comparison { rule, column, operator, limit };
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(found)
 }
 
 impl StepPlan {

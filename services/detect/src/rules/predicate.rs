@@ -31,11 +31,14 @@ pub(super) struct Columns {
 }
 
 /// A predicate that has passed all checks.
+#[derive(Debug)]
 pub(super) struct Predicate {
     /// It holds when all of these do.
     pub conjuncts: Vec<Expr>,
     /// As it reads with limits filled in.
     pub written: String,
+    /// Names of the limits that it uses.
+    pub limits: Vec<String>,
 }
 
 impl Columns {
@@ -89,6 +92,7 @@ pub(super) fn plan(
     let origin = when.origin;
     let mut findings = Vec::new();
     let tokens = text::tokens(&when.text, origin).map_err(|finding| vec![finding])?;
+    let known = used.len();
     let tokens = fill_in(tokens, limits, used, origin, &mut findings);
     let begin = |finding: Finding| Finding { position: finding.position.or(Some(origin.start)), ..finding };
     let expr = match text::parse(&tokens, origin) {
@@ -131,7 +135,7 @@ pub(super) fn plan(
     if let Some(column) = contradiction(&conjuncts, &columns.ranges) {
         return Err(refuse(format!("it never holds: no value of `{column}` meets all its conditions")));
     }
-    Ok(Predicate { conjuncts, written: written(&tokens) })
+    Ok(Predicate { conjuncts, written: written(&tokens), limits: used[known..].to_vec() })
 }
 
 /// Puts numbers in the place of `$name`.
@@ -147,7 +151,7 @@ fn fill_in(
         let name = placeholder.trim_start_matches(['$', ':', '?']);
         let number = if let Some(limit) = limits.iter().find(|limit| limit.name == name) {
             used.push(limit.name.clone());
-            limit.value.clone()
+            format!("{}", limit.value)
         } else {
             let names = || limits.iter().map(|limit| limit.name.as_str());
             let message = format!("unknown limit `{placeholder}`{}", suggestion(name, names()));

@@ -6,5 +6,7 @@ mod defaults;
 mod engine;
 mod gates;
 mod image;
+mod inspect;
 mod problems;
+mod variants;
 mod windows;

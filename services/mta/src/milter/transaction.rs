@@ -114,6 +114,7 @@ impl Transaction {
             login_method: self.login_method,
             tls: if self.tls.is_empty() { client.tls.clone() } else { self.tls },
             disposition: Disposition::Accepted,
+            subject: self.headers.subject,
         };
         Submitted { account: self.account, submission }
     }

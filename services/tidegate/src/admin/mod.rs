@@ -9,6 +9,7 @@ mod connect;
 pub mod edges;
 mod filter;
 pub mod format;
+pub mod notify;
 pub mod overview;
 pub mod rules;
 pub mod settings;

@@ -103,11 +103,17 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
     for problem in &first.problems {
         println!("a newer file was not taken: {problem}");
     }
-    let mut table = format::table(&["RULE", "ON", "ACTION", "FOR", "WHEN", "REASON"]);
+    let mut table = format::table(&["RULE", "ON", "HELD", "ACTION", "FOR", "WHEN", "REASON"]);
     for rule in &first.rules {
         table.add_row([
             rule.name.clone(),
-            if rule.enabled { "yes" } else { "no" }.to_owned(),
+            match (rule.enabled, rule.switched_off) {
+                (true, _) => "yes",
+                (false, true) => "switched off",
+                (false, false) => "no",
+            }
+            .to_owned(),
+            held(&sets, &rule.name).to_string(),
             rule.action.clone(),
             rule.for_ms.map_or_else(|| "-".to_owned(), span),
             rule.predicate.clone(),
@@ -115,7 +121,18 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
         ]);
     }
     println!("{table}");
+    let mut limits: Vec<String> = first.limits.iter().map(|(name, number)| format!("{name}={number}")).collect();
+    limits.sort();
+    if !limits.is_empty() {
+        println!("limits: {}", limits.join(" "));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How often a rule held in all partitions, since their owners started.
+fn held(sets: &[v1::RuleSet], rule: &str) -> u64 {
+    let activity = sets.iter().flat_map(|set| &set.activity).filter(|activity| activity.rule == rule);
+    activity.map(|activity| activity.matches).sum()
 }
 
 /// Checks the files; everything that is wrong goes to standard error.
@@ -171,9 +188,23 @@ fn set_json(set: &v1::RuleSet) -> serde_json::Value {
         "mode": mode(set),
         "since": format::time(set.since_ms),
         "problems": set.problems,
+        "limits": set.limits,
+        "activity": set.activity.iter().map(|activity| json!({
+            "rule": activity.rule,
+            "matches": activity.matches,
+            "last": format::time(activity.last_ms),
+            "recent": activity.recent.iter().map(|found| json!({
+                "account": found.account,
+                "at": format::time(found.at_ms),
+                "action": found.action,
+                "observed": found.observed,
+                "evidence": format::evidence_json(&found.evidence),
+            })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
         "rules": set.rules.iter().map(|rule| json!({
             "name": rule.name,
             "enabled": rule.enabled,
+            "switched_off": rule.switched_off,
             "action": rule.action,
             "for_ms": rule.for_ms,
             "when": rule.predicate,

@@ -28,7 +28,7 @@ pub enum SettingsCommand {
     ClearDomain(ClearArgs),
     /// Set other limits for a domain or an account
     #[command(
-        after_help = "Examples:\n  tidegate settings limits example.org recipients_per_hour=2000 --reason 'large customer'\n  tidegate rules list   # names and numbers of the limits"
+        after_help = "Examples:\n  tidegate settings limits example.org recipients_1h_corroborated=2000 --reason 'large customer'\n  tidegate rules list   # names and numbers of the limits"
     )]
     Limits(LimitsArgs),
     /// Take the other limits of a domain or an account back
@@ -194,7 +194,7 @@ fn sorted(limits: &v1::LimitsFor) -> impl Iterator<Item = (&String, &f64)> {
 }
 
 fn limit(text: &str) -> anyhow::Result<(String, f64)> {
-    let (name, number) = text.split_once('=').context("write NAME=NUMBER, e.g. recipients_per_hour=2000")?;
+    let (name, number) = text.split_once('=').context("write NAME=NUMBER, e.g. recipients_1h_corroborated=2000")?;
     let number = number.parse().with_context(|| format!("{number:?} is no number"))?;
     Ok((name.to_owned(), number))
 }
