@@ -97,7 +97,7 @@ struct Answer {
 pub async fn lock(args: LockArgs) -> anyhow::Result<ExitCode> {
     let request = v1::LockAccountRequest {
         account: args.action.account.clone(),
-        actor: actor(args.action.actor.clone())?,
+        actor: actor(args.action.actor.clone(), &args.action.server)?,
         reason: args.action.reason.clone(),
         lock: Some(v1::LockCommand {
             for_ms: args.span.map(millis),
@@ -114,7 +114,7 @@ pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
     let password_changed_ms = args.password_changed.as_deref().map(parse_time).transpose()?;
     let request = v1::UnlockAccountRequest {
         account: args.action.account.clone(),
-        actor: actor(args.action.actor.clone())?,
+        actor: actor(args.action.actor.clone(), &args.action.server)?,
         reason: args.action.reason.clone(),
         unlock: Some(v1::UnlockCommand {
             evidence: Some(v1::UnlockEvidence { password_changed_ms, note: args.evidence }),
@@ -129,7 +129,7 @@ pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
 pub async fn exempt(args: ExemptArgs) -> anyhow::Result<ExitCode> {
     let request = v1::ExemptAccountRequest {
         account: args.action.account.clone(),
-        actor: actor(args.action.actor.clone())?,
+        actor: actor(args.action.actor.clone(), &args.action.server)?,
         reason: args.action.reason.clone(),
         exempt: Some(v1::ExemptCommand {
             rules: args.rule,
@@ -144,7 +144,7 @@ pub async fn exempt(args: ExemptArgs) -> anyhow::Result<ExitCode> {
 pub async fn clear(args: ClearArgs) -> anyhow::Result<ExitCode> {
     let request = v1::ClearAccountRequest {
         account: args.action.account.clone(),
-        actor: actor(args.action.actor.clone())?,
+        actor: actor(args.action.actor.clone(), &args.action.server)?,
         reason: args.action.reason.clone(),
         clear: Some(v1::ClearCommand { exemptions: args.exemptions, windows: args.windows }),
         wait_ms: wait_ms(&args.action),

@@ -123,7 +123,7 @@ async fn act(args: WhichArgs, kind: Kind) -> anyhow::Result<ExitCode> {
         locked_since_ms,
         dry_run: true,
         expected_count: None,
-        actor: actor(args.actor)?,
+        actor: actor(args.actor, &args.server)?,
         reason: args.reason,
         kind: Some(kind),
     };

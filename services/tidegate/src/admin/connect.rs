@@ -53,6 +53,11 @@ impl Interceptor for Bearer {
 }
 
 impl ServerArgs {
+    /// Whether the caller can prove who they are.
+    fn has_credentials(&self) -> bool {
+        self.token_file.is_some() || self.certificate.is_some() || std::env::var_os("TIDEGATE_TOKEN").is_some()
+    }
+
     /// Connects to control, for accounts, rules and settings.
     pub async fn connect(&self) -> anyhow::Result<AdminServiceClient<Connection>> {
         Ok(AdminServiceClient::new(self.connection().await?))
@@ -124,12 +129,15 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Who asks, for the audit: what was given, or the user of this shell.
-pub fn actor(given: Option<String>) -> anyhow::Result<String> {
-    given
+/// Who asks, for the audit: what was given, or the user of this shell. With credentials control knows better.
+pub fn actor(given: Option<String>, server: &ServerArgs) -> anyhow::Result<String> {
+    let named = given
         .or_else(|| std::env::var("SUDO_USER").ok())
         .or_else(|| std::env::var("USER").ok())
         .or_else(|| std::env::var("LOGNAME").ok())
-        .filter(|name| !name.is_empty())
-        .context("it is not known who asks; say it with --actor NAME")
+        .filter(|name| !name.is_empty());
+    match named {
+        None if server.has_credentials() => Ok(String::new()),
+        named => named.context("it is not known who asks; say it with --actor NAME"),
+    }
 }

@@ -71,7 +71,7 @@ pub async fn run(command: RulesCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn switch(args: SwitchArgs, off: bool) -> anyhow::Result<ExitCode> {
-    let (actor, reason) = (actor(args.actor)?, args.reason);
+    let (actor, reason) = (actor(args.actor, &args.server)?, args.reason);
     let request = v1::SwitchRuleRequest { rule: args.rule.clone(), off, actor, reason, wait_ms: 0 };
     let applied = args.server.connect().await?.switch_rule(request).await?.into_inner().applied;
     let is = if off { "off" } else { "as its file says" };

@@ -105,14 +105,14 @@ pub async fn run(command: SettingsCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn exempt(exemption: v1::DomainExemption, remove: bool, why: WhyArgs) -> anyhow::Result<ExitCode> {
-    let (actor, reason) = (actor(why.actor)?, why.reason);
+    let (actor, reason) = (actor(why.actor, &why.server)?, why.reason);
     let request = v1::ExemptDomainRequest { exemption: Some(exemption), remove, actor, reason };
     why.server.connect().await?.exempt_domain(request).await?;
     Ok(done(&why.server))
 }
 
 async fn set_limits(subject: String, limits: HashMap<String, f64>, why: WhyArgs) -> anyhow::Result<ExitCode> {
-    let (actor, reason) = (actor(why.actor)?, why.reason);
+    let (actor, reason) = (actor(why.actor, &why.server)?, why.reason);
     let request = v1::SetLimitsRequest { limits: Some(v1::LimitsFor { subject, limits }), actor, reason };
     why.server.connect().await?.set_limits(request).await?;
     Ok(done(&why.server))
