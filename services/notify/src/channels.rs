@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// All channels of a configuration. A clone shares them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Channels {
     config: Arc<NotifyConfig>,
     templates: Arc<Templates>,

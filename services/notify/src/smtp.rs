@@ -16,7 +16,7 @@ use std::time::Duration;
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A mail server. Each mail has a connection of its own.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Smtp {
     config: SmtpConfig,
     hello: ClientId,
