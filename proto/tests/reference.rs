@@ -42,7 +42,7 @@ fn the_reference_is_that_of_the_protos() {
 fn everything_has_a_description() {
     let empty: Vec<String> = reference()
         .lines()
-        .filter(|line| line.starts_with("| ") && line.trim_end().ends_with("| |"))
+        .filter(|line| line.starts_with("| `") && line.trim_end().ends_with("| |"))
         .map(str::to_owned)
         .collect();
     assert!(empty.is_empty(), "without a comment in the protos: {empty:#?}");
