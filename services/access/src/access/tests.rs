@@ -53,8 +53,8 @@ impl Lab {
         (token.id().to_owned(), format!("Bearer {}", token.reveal()))
     }
 
-    fn certificate(&self, name: CertificateName) -> CertificateDer<'static> {
-        let issued = self.authority.client(&name, "example.org", HOUR, NOW_MS).unwrap();
+    fn certificate(&self, name: &CertificateName) -> CertificateDer<'static> {
+        let issued = self.authority.client(name, "example.org", HOUR, NOW_MS).unwrap();
         CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()).unwrap()
     }
 
@@ -70,8 +70,8 @@ impl Lab {
 #[tokio::test]
 async fn a_principal_holds_until_its_certificate_ends_or_the_files_say_otherwise() {
     let lab = Lab::new();
-    let jo = lab.certificate(CertificateName::User("jo".into()));
-    let edge = lab.certificate(CertificateName::Edge { site: "ams".into(), node: "mx1".into() });
+    let jo = lab.certificate(&CertificateName::User("jo".into()));
+    let edge = lab.certificate(&CertificateName::Edge { site: "ams".into(), node: "mx1".into() });
     let (jo, edge) = (lab.by_certificate(&jo, NOW_MS).await.unwrap(), lab.by_certificate(&edge, NOW_MS).await.unwrap());
     let holds = |principal: &Principal, now_ms| lab.access.still_holds(principal, now_ms);
     for principal in [&jo, &edge] {
@@ -101,7 +101,7 @@ async fn a_principal_holds_until_its_certificate_ends_or_the_files_say_otherwise
 #[tokio::test]
 async fn a_certificate_is_looked_at_again_on_a_connection_that_is_open_for_long() {
     let lab = Lab::new();
-    let jo = lab.certificate(CertificateName::User("jo".into()));
+    let jo = lab.certificate(&CertificateName::User("jo".into()));
     assert!(lab.by_certificate(&jo, NOW_MS + 3_600_000).await.is_ok());
     for now_ms in [NOW_MS + 3_601_000, NOW_MS - 301_000] {
         assert!(matches!(lab.by_certificate(&jo, now_ms).await, Err(Refusal::CertificateTime(_))));
@@ -140,10 +140,10 @@ async fn who_guesses_waits_and_who_shares_the_address_mostly_does_not() {
     assert_eq!(lab.by_bearer(1, &new, NOW_MS).await, too_many, "a right guess tells nothing");
     assert_eq!(lab.access.identify(peer(1), None, None, NOW_MS).await, too_many);
     assert!(lab.by_bearer(1, &known, NOW_MS).await.is_ok());
-    let jo = lab.certificate(CertificateName::User("jo".into()));
+    let jo = lab.certificate(&CertificateName::User("jo".into()));
     assert!(lab.by_certificate(&jo, NOW_MS).await.is_ok());
     // One with a certificate that does not hold is told no more than the others.
-    let nobody = lab.certificate(CertificateName::User("nobody".into()));
+    let nobody = lab.certificate(&CertificateName::User("nobody".into()));
     assert_eq!(lab.by_certificate(&nobody, NOW_MS).await, too_many);
     assert!(lab.by_bearer(2, &new, NOW_MS).await.is_ok());
     assert!(lab.by_bearer(1, &new, NOW_MS + 10_000).await.is_ok());
