@@ -1,9 +1,10 @@
 //! What the end-to-end tests need of our own programs: build and find them ([`programs`]), let one run ([`process`]) or
-//! run to its end ([`command`]), and ask it how it is ([`http`], [`metrics`]). Between them a network that can fail
-//! ([`proxy`]). The real parts beside them, and waiting for conditions, are in `xtask`.
+//! run to its end ([`command`]), and ask it how it is ([`http`], [`metrics`]); a real [`browser`] that looks at its pages. Between them a
+//! network that can fail ([`proxy`]). The real parts beside them, and waiting for conditions, are in `xtask`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
+pub mod browser;
 pub mod census;
 pub mod command;
 pub mod correspondence;

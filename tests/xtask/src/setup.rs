@@ -82,11 +82,14 @@ const POSTFIX: [Need; 4] = [
 ];
 
 /// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
-/// Python, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 5] = [
+/// Python, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 8] = [
     program("rspamd", "rspamd"),
     program("go", "golang-go"),
     program("strace", "strace"),
+    program("chromium", "chromium"),
+    program("chromedriver", "chromium-driver"),
+    program("npm", "npm"),
     program("python3", "python3"),
     Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
 ];
@@ -171,6 +174,7 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
     }
     if purpose == Purpose::Test {
         tools::grpcurl()?;
+        tools::axe()?;
     }
     if purpose == Purpose::Lint {
         tools::buf()?;

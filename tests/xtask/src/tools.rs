@@ -14,6 +14,7 @@ const GRPCURL_VERSION: &str = "v1.9.1";
 /// The newest ones that Debian 12's Go 1.19 builds.
 const GO_PLUGINS: [&str; 2] =
     ["google.golang.org/protobuf/cmd/protoc-gen-go@v1.33.0", "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.3.0"];
+const AXE_VERSION: &str = "4.14.1";
 const BUF_VERSION: &str = "1.75.0";
 
 /// `grpcurl`, a gRPC client that nobody here wrote; gives its path.
@@ -78,6 +79,20 @@ fn python_environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
         fs::write(&whole, "").context(|| format!("marking {} as whole", folder.display()))?;
     }
     Ok(folder.join("bin/python"))
+}
+
+/// axe-core, which finds faults of accessibility in a page: the text of its script. Taken from npm, never kept here.
+///
+/// # Errors
+/// When npm is missing or its registry cannot be reached.
+pub fn axe() -> Result<String> {
+    let folder = part(&format!("axe-core-{AXE_VERSION}"), |folder| {
+        run(Command::new("npm").args(["pack", "--silent", &format!("axe-core@{AXE_VERSION}")]).current_dir(folder))?;
+        let archive = folder.join(format!("axe-core-{AXE_VERSION}.tgz"));
+        run(Command::new("tar").arg("-xzf").arg(&archive).args(["--strip-components=1", "-C"]).arg(folder))
+    })?;
+    let script = folder.join("axe.min.js");
+    fs::read_to_string(&script).context(|| format!("reading {}", script.display()))
 }
 
 fn run(command: &mut Command) -> Result<()> {

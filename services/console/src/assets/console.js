@@ -97,7 +97,11 @@
     state.append(" ", pause);
     // A tab that nobody sees holds no stream; browsers allow few connections to one server.
     document.addEventListener("visibilitychange", connect);
-    addEventListener("pagehide", () => { if (source) source.close(); });
+    // Who leaves is told of nothing more: not even that the session ends, by signing out.
+    const leave = () => { if (source) source.close(); };
+    document.addEventListener("submit", (event) => { if (event.target.method !== "dialog") leave(); });
+    addEventListener("pagehide", leave);
+    addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
     connect();
   }
 

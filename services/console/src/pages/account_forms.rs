@@ -10,7 +10,7 @@ const HOUR_MS: i64 = 60 * 60 * 1_000;
 const LOCK_HOURS: [(i64, &str); 6] =
     [(0, "until somebody unlocks it"), (1, "1 hour"), (4, "4 hours"), (24, "1 day"), (72, "3 days"), (168, "7 days")];
 const PROBATION_HOURS: [(i64, &str); 6] =
-    [(24, "1 day"), (0, "none"), (1, "1 hour"), (72, "3 days"), (168, "7 days"), (720, "30 days")];
+    [(1, "1 hour"), (24, "1 day"), (72, "3 days"), (168, "7 days"), (720, "30 days"), (0, "none")];
 const QUEUED: [(&str, &str, QueuedMail); 3] = [
     ("keep", "deliver it", QueuedMail::Keep),
     ("hold", "hold it until it is released", QueuedMail::Hold),
@@ -56,7 +56,10 @@ pub(super) fn unlock_fields(form: &str, typed: &Fields) -> Markup {
                 placeholder="The user called back, identity checked, …";
         }
         label for=(id("probation")) { "Tighter limits afterwards (probation)" }
-        select id=(id("probation")) name="probation" { (options(&PROBATION_HOURS, typed.get("probation"))) }
+        select id=(id("probation")) name="probation" {
+            option value="" { "as long as is usual here" }
+            (options(&PROBATION_HOURS, typed.get("probation")))
+        }
     }
 }
 
@@ -91,14 +94,14 @@ pub(super) fn lock_command(fields: &Fields) -> Result<v1::LockCommand, String> {
 /// # Errors
 /// A sentence for who typed it.
 pub(super) fn unlock_command(fields: &Fields) -> Result<v1::UnlockCommand, String> {
-    let hours = fields.number::<i64>("probation")?.unwrap_or_default();
+    let hours = fields.number::<i64>("probation")?;
     let password_changed_ms = fields.time("changed")?;
     let note = fields.get("note").to_owned();
     let is_given = password_changed_ms.is_some() || !note.is_empty();
     Ok(v1::UnlockCommand {
         // Whether there must be some is the service's to say.
         evidence: is_given.then_some(v1::UnlockEvidence { password_changed_ms, note }),
-        probation_ms: Some(hours.saturating_mul(HOUR_MS)),
+        probation_ms: hours.map(|hours| hours.saturating_mul(HOUR_MS)),
     })
 }
 
@@ -145,9 +148,10 @@ mod tests {
 
         let fields = Fields::parse(b"changed=2026-11-25T13%3A45&note=called&probation=72");
         let unlock = unlock_command(&fields).unwrap();
-        assert_eq!(unlock.probation_ms, 72 * HOUR_MS);
+        assert_eq!(unlock.probation_ms, Some(72 * HOUR_MS));
         assert_eq!(unlock_words(&unlock), "password changed at 2026-11-25 13:45:00 UTC; called; probation for 3 d");
-        assert_eq!(unlock_command(&Fields::default()).unwrap().evidence, None);
+        let unlock = unlock_command(&Fields::default()).unwrap();
+        assert_eq!((unlock_words(&unlock).as_str(), unlock.evidence), ("the usual probation", None));
         assert!(unlock_command(&Fields::parse(b"changed=soon")).unwrap_err().starts_with("changed: "));
     }
 

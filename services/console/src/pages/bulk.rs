@@ -139,7 +139,13 @@ struct Chosen {
 
 fn chosen(fields: &Fields) -> Result<Chosen, Failure> {
     if fields.get("scope") == "filter" {
-        return Ok(Chosen { accounts: Vec::new(), query: Some(Query::parse(fields)?) });
+        let query = Query::parse(fields)?;
+        if query.filter() == v1::AccountFilter::default() {
+            return Err(Failure::invalid(
+                "The filter is empty, which would be everybody. Set it, and then take what it finds.",
+            ));
+        }
+        return Ok(Chosen { accounts: Vec::new(), query: Some(query) });
     }
     let pasted = fields.get("pasted").lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut accounts = fields.all("account");
