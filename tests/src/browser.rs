@@ -80,7 +80,7 @@ impl Browser {
         } } });
         let mut browser = Self { session: String::new(), address, _driver: driver };
         let started = browser.exchange("POST", "/session", &capabilities)?;
-        browser.session = started["sessionId"].as_str().context("the driver gave no session")?.to_owned();
+        started["sessionId"].as_str().context("the driver gave no session")?.clone_into(&mut browser.session);
         Ok(browser)
     }
 
