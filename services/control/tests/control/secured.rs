@@ -180,10 +180,8 @@ impl Secured {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, looking).await {
-            Ok(found) => found,
-            Err(_) => panic!("it stands nowhere that {actor:?} was denied {method}"),
-        }
+        let found = tokio::time::timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("it stands nowhere that {actor:?} was denied {method}"))
     }
 
     pub async fn audit(&self) -> Vec<v1::AuditRecord> {

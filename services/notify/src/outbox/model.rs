@@ -69,8 +69,8 @@ impl World {
         }
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
+    fn act(&mut self, act: &Act) {
+        match *act {
             Act::Decide { channel, recipient, is_user, account, count } => {
                 let name = format!("account{account}");
                 for _ in 0..count {
@@ -247,7 +247,7 @@ proptest! {
     fn nothing_is_lost_nothing_storms_and_repeats_are_the_same(acts in proptest::collection::vec(act(), 1..80)) {
         let mut world = World::new();
         for act in acts {
-            world.act(act);
+            world.act(&act);
         }
         world.settle();
         world.check();
