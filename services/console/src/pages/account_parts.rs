@@ -170,7 +170,7 @@ fn statistics(inspection: &v1::Inspection) -> Markup {
                     tbody {
                         @for value in &inspection.values {
                             tr {
-                                th scope="row" { (words::column(&value.column)) }
+                                th.short scope="row" { (words::column(&value.column)) }
                                 td.number { (words::number(value.value)) }
                                 td { (limits_markup(&limits_of(&value.column), Some(value.value))) }
                             }
@@ -263,7 +263,7 @@ fn applied(edges: &[v1::EdgeApplied]) -> Markup {
                 @for edge in edges {
                     tr {
                         td { (edge.site) }
-                        th scope="row" { (edge.node) }
+                        th.short scope="row" { (edge.node) }
                         td {
                             @if edge.in_force { span.status.active { span aria-hidden="true" { "● " } "In force" } }
                             @else { span.status.throttled { span aria-hidden="true" { "▲ " } "Not yet" } }

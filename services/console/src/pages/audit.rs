@@ -9,10 +9,13 @@ use crate::words::{self, Part, part};
 use axum::extract::RawQuery;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
+use std::collections::HashSet;
 use tidegate_proto::v1;
 use tonic::Status;
 
 const PAGE_SIZE: u32 = 100;
+/// The result of a record that is written before an act.
+const ASKED: &str = "asked";
 
 /// Which records, and which page of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -139,9 +142,19 @@ pub(super) fn records(records: &[v1::AuditRecord], with_account: bool) -> Markup
                 @if with_account { th scope="col" { "Account" } }
                 th scope="col" { "Outcome" } th scope="col" { "Reason" } th scope="col" { "From" }
             } }
-            tbody { @for record in records { (row(record, with_account)) } }
+            tbody { @for record in one_of_each(records) { (row(record, with_account)) } }
         },
     )
+}
+
+/// Without the records that a command was asked for, where there is one of what came of it: an act is recorded before
+/// and after.
+fn one_of_each(records: &[v1::AuditRecord]) -> impl Iterator<Item = &v1::AuditRecord> {
+    let ended: HashSet<&str> =
+        records.iter().filter(|record| record.result != ASKED).map(|record| record.command_id.as_str()).collect();
+    records.iter().filter(move |record| {
+        record.result != ASKED || record.command_id.is_empty() || !ended.contains(record.command_id.as_str())
+    })
 }
 
 fn row(record: &v1::AuditRecord, with_account: bool) -> Markup {
@@ -215,6 +228,18 @@ mod tests {
         assert_eq!(read(query.path("p").split_once('?').unwrap().1).unwrap(), query);
         assert!(read("").unwrap().filter().actions, "mere looking is left out unless asked for");
         assert!(read("since=soon").is_err());
+    }
+
+    #[test]
+    fn an_act_that_is_over_is_one_line() {
+        let record = |command_id: &str, result: &str| v1::AuditRecord {
+            command_id: command_id.into(),
+            result: result.into(),
+            ..v1::AuditRecord::default()
+        };
+        let records = [record("a", ""), record("a", ASKED), record("b", ASKED), record("", ASKED), record("", "")];
+        let shown: Vec<_> = one_of_each(&records).map(|record| (&*record.command_id, &*record.result)).collect();
+        assert_eq!(shown, [("a", ""), ("b", ASKED), ("", ASKED), ("", "")], "what is not over is shown");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn summary(edges: &[v1::Edge]) -> Markup {
             tbody {
                 @for edge in edges {
                     tr {
-                        th scope="row" { (edge.node) " " span.site { (edge.site) } }
+                        th.short scope="row" { (edge.node) " " span.site { (edge.site) } }
                         td { (connection(edge)) }
                         td.time { (heard(edge)) }
                         td.number { (states(edge.behind)) }
@@ -82,7 +82,7 @@ fn whole(edges: &[v1::Edge]) -> Markup {
             tbody {
                 @for edge in edges {
                     tr {
-                        th scope="row" { (edge.node) " " span.site { (edge.site) } }
+                        th.short scope="row" { (edge.node) " " span.site { (edge.site) } }
                         td { (connection(edge)) }
                         td.time { (words::short_time(edge.since_ms)) }
                         td.time { (heard(edge)) }

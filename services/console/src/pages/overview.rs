@@ -154,7 +154,7 @@ fn days(overview: &v1::GetOverviewResponse) -> Markup {
                     tbody {
                         @for day in days.iter().rev() {
                             tr {
-                                th scope="row" { (clock::human(day.day_ms).split(' ').next().unwrap_or_default()) }
+                                th.short scope="row" { (clock::human(day.day_ms).split(' ').next().unwrap_or_default()) }
                                 td.number { (day.count) }
                             }
                         }
