@@ -1,6 +1,7 @@
 //! The API reference `API.md` is made from the `.proto` files, and says what they say.
 //!
 //! After a change of theirs write it anew: `TIDEGATE_WRITE_API_REFERENCE=1 cargo test -p tidegate-proto`.
+#![allow(clippy::unwrap_used)]
 
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -42,7 +43,7 @@ fn the_reference_is_that_of_the_protos() {
 fn everything_has_a_description() {
     let empty: Vec<String> = reference()
         .lines()
-        .filter(|line| line.starts_with("| ") && line.trim_end().ends_with("| |"))
+        .filter(|line| line.starts_with("| `") && line.trim_end().ends_with("| |"))
         .map(str::to_owned)
         .collect();
     assert!(empty.is_empty(), "without a comment in the protos: {empty:#?}");
@@ -113,7 +114,7 @@ fn describe_enum(text: &mut String, one: &EnumDescriptorProto, comments: &Commen
 /// The type of a field, as people write it.
 fn kind(field: &FieldDescriptorProto, message: &DescriptorProto) -> String {
     let entry = message.nested_type.iter().find(|nested| {
-        nested.options.as_ref().is_some_and(|options| options.map_entry())
+        nested.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
             && field.type_name().ends_with(&format!(".{}", nested.name()))
     });
     if let Some(entry) = entry {

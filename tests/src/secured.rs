@@ -24,9 +24,9 @@ impl Credentials {
         fs::create_dir_all(directory)?;
         let credentials = Self { directory: directory.to_owned() };
         let (ca, server) = (credentials.text("ca")?, credentials.text("server")?);
-        credentials.run(&["certificate", "authority", "--out", &ca])?;
+        run(&["certificate", "authority", "--out", &ca])?;
         let names = ["--name", "localhost", "--name", "127.0.0.1"];
-        credentials.run(&[&["certificate", "server", "--authority", &ca, "--out", &server][..], &names].concat())?;
+        run(&[&["certificate", "server", "--authority", &ca, "--out", &server][..], &names].concat())?;
         fs::write(credentials.file("tokens.toml"), "")?;
         fs::write(credentials.file("people.toml"), "")?;
         Ok(credentials)
@@ -58,7 +58,7 @@ impl Credentials {
     pub fn token(&self, name: &str, role: &str, more: &[&str]) -> Result<PathBuf> {
         let tokens = self.text("tokens.toml")?;
         let create = ["token", "create", "--file", &tokens, "--name", name, "--role", role, "--json"];
-        let ended = self.run(&[&create[..], more].concat())?;
+        let ended = run(&[&create[..], more].concat())?;
         let made: serde_json::Value = serde_json::from_str(&ended.stdout).context("reading what token create said")?;
         let token = made["token"].as_str().context("token create told no token")?;
         let file = self.file(&format!("{name}.token"));
@@ -80,13 +80,13 @@ impl Credentials {
         command::run(command, TIMEOUT)
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<Ended> {
-        let mut command = Command::new(programs::tidegate()?);
-        command.args(arguments);
-        command::run(command, TIMEOUT)?.succeeded()
-    }
-
     fn text(&self, name: &str) -> Result<String> {
         self.file(name).into_os_string().into_string().ok().context("the folder's name is no UTF-8")
     }
+}
+
+fn run(arguments: &[&str]) -> Result<Ended> {
+    let mut command = Command::new(programs::tidegate()?);
+    command.args(arguments);
+    command::run(command, TIMEOUT)?.succeeded()
 }

@@ -296,7 +296,8 @@ fn keys_alone_do_and_ten_thousand_locks_leave_the_page_usable() {
     browser.wait_for("[data-live-state]", "Live.").unwrap();
 
     let file = dir.path().join("all.txt");
-    let names: String = (0..10_000).map(|number| format!("a{number}@example.test\n")).collect();
+    let names: Vec<String> = (0..10_000).map(|number| format!("a{number}@example.test\n")).collect();
+    let names = names.concat();
     fs::write(&file, names).unwrap();
     let lock = ["accounts", "bulk", "lock", "--file", file.to_str().unwrap(), "--reason", "a drill", "--apply"];
     assert_eq!(desk.admin(&lock)["changed"].as_u64(), Some(10_000));

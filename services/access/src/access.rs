@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often files are looked at: what is revoked ends within a second.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often files are looked at. A change counts at the second look, so what is revoked ends within half a second.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Tells who calls. It is shared by all that serve.
 pub struct Access {
@@ -188,9 +188,8 @@ impl Access {
             }
         };
         let fetching = async {
-            match self.secured.as_ref().and_then(|secured| secured.provider.as_ref()) {
-                Some(provider) => provider.run().await,
-                None => {}
+            if let Some(provider) = self.secured.as_ref().and_then(|secured| secured.provider.as_ref()) {
+                provider.run().await;
             }
         };
         let both = async { tokio::join!(looking, fetching) };
@@ -240,7 +239,7 @@ impl Access {
         }
         let mut failures = secured.failures.lock();
         let failed = failures.failed(peer, now_ms);
-        self.metrics.addresses.set(failures.addresses() as i64);
+        self.metrics.addresses.set(failures.addresses().cast_signed() as i64);
         self.metrics.addresses_evicted.inc_by(u64::from(failed.evicted));
         if let Some(blocked_ms) = failed.blocked_ms {
             self.metrics.blocks.inc();
@@ -358,3 +357,6 @@ fn watch<T: Default>(
     files.push((kind, file));
     parse(&text).map_err(|problems| AccessError::Content { path: path.to_owned(), problems })
 }
+
+#[cfg(test)]
+mod tests;

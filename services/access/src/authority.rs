@@ -186,3 +186,70 @@ fn failed(whom: &str) -> impl FnOnce(rcgen::Error) -> AccessError {
     let whom = whom.to_owned();
     move |source| AccessError::Certificate { whom, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::ClientCertificate;
+
+    const NOW_MS: i64 = 1_795_000_000_500;
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn der(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_authority_that_was_kept_signs_for_edges_and_users() {
+        let (_, kept) = Authority::create("test", DAY, NOW_MS).unwrap();
+        let authority = Authority::from_pem(&kept.certificate_pem, &kept.key_pem).unwrap();
+        for name in [
+            CertificateName::Edge { site: "ams".into(), node: "mx1.example.org".into() },
+            CertificateName::User("Jö M".into()),
+        ] {
+            let issued = authority.client(&name, "example.org", DAY * 30, NOW_MS).unwrap();
+            let read = ClientCertificate::read(&der(&issued.certificate_pem), Some("example.org")).unwrap();
+            assert_eq!(read.name, name);
+            assert_eq!(read.not_after_ms, 1_795_086_400_000, "no longer than the authority");
+            assert_eq!(issued.not_after_ms, read.not_after_ms);
+            assert_eq!(read.not_before_ms, 1_794_999_700_000);
+        }
+    }
+
+    #[test]
+    fn certificates_may_be_used_for_what_they_are_for_only() {
+        let (authority, own) = Authority::create("test", DAY, NOW_MS).unwrap();
+        let server = authority.server(&["localhost".into(), "::1".into()], DAY, NOW_MS).unwrap();
+        let client = authority.client(&CertificateName::User("jo".into()), "x", DAY, NOW_MS).unwrap();
+        for (pem, is_ca, is_server, is_client) in [
+            (&own.certificate_pem, true, false, false),
+            (&server.certificate_pem, false, true, false),
+            (&client.certificate_pem, false, false, true),
+        ] {
+            let der = der(pem);
+            let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+            let usage = certificate.key_usage().unwrap().unwrap().value;
+            assert_eq!((usage.key_cert_sign(), usage.digital_signature()), (is_ca, !is_ca));
+            let extended = certificate.extended_key_usage().unwrap();
+            let extended = extended.map_or((false, false), |usage| (usage.value.server_auth, usage.value.client_auth));
+            assert_eq!((certificate.is_ca(), extended), (is_ca, (is_server, is_client)));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        let (authority, own) = Authority::create("test", DAY, NOW_MS).unwrap();
+        let (_, other) = Authority::create("test", DAY, NOW_MS).unwrap();
+        let user = |name: &str| CertificateName::User(name.into());
+        assert!(authority.client(&user("a/b"), "example.org", DAY, NOW_MS).is_err());
+        assert!(authority.client(&user("jo"), "Example org", DAY, NOW_MS).is_err());
+        assert!(authority.client(&user("jo"), "example.org", DAY, NOW_MS + 86_500_000).is_err(), "it has ended");
+        assert!(authority.server(&[], DAY, NOW_MS).is_err());
+        assert!(authority.server(&["no host".into()], DAY, NOW_MS).is_err());
+        assert!(Authority::create("test", Duration::MAX, NOW_MS).is_err());
+        assert!(Authority::from_pem(&own.certificate_pem, &other.key_pem).is_err());
+        assert!(Authority::from_pem("", "").is_err());
+        let server = authority.server(&["localhost".into()], DAY, NOW_MS).unwrap();
+        assert!(Authority::from_pem(&server.certificate_pem, &server.key_pem).is_err());
+    }
+}

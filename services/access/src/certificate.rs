@@ -5,7 +5,7 @@
 //! that `%XX` is allowed in its parts. TLS has checked already that an authority of ours signed it.
 
 use rustls::pki_types::CertificateDer;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// Longest part of a name, in octets.
@@ -173,7 +173,8 @@ fn encode(part: &str) -> String {
         if is_plain(octet) {
             text.push(char::from(octet));
         } else {
-            text.push_str(&format!("%{octet:02X}"));
+            // Writing into a text never fails.
+            let _ = write!(text, "%{octet:02X}");
         }
     }
     text

@@ -289,14 +289,14 @@ mod tests {
         let (mut window, mut blocks, mut until_ms, mut last_ms) = (Vec::new(), 0, i64::MIN, i64::MIN);
         for time_ms in failures {
             let quiet_ms = if blocks > 0 { bounds.max_block_ms.max(bounds.window_ms) } else { bounds.window_ms };
-            if last_ms != i64::MIN && *time_ms >= last_ms.max(until_ms) + quiet_ms as i64 {
+            if last_ms != i64::MIN && *time_ms >= last_ms.max(until_ms) + ms(quiet_ms) {
                 (window, blocks, until_ms) = (Vec::new(), 0, i64::MIN);
             }
             window.push(*time_ms);
-            window.retain(|earlier| earlier + (bounds.window_ms as i64) > *time_ms);
+            window.retain(|earlier| earlier + ms(bounds.window_ms) > *time_ms);
             if window.len() >= bounds.max {
                 window.clear();
-                until_ms = time_ms + (bounds.block_ms << blocks.min(20)).min(bounds.max_block_ms) as i64;
+                until_ms = time_ms + ms((bounds.block_ms << blocks.min(20)).min(bounds.max_block_ms));
                 blocks += 1;
             }
             last_ms = *time_ms;

@@ -22,7 +22,7 @@ struct Key {
     id: Option<String>,
     /// The only algorithm that it is for, if it says so.
     algorithm: Option<Algorithm>,
-    key: DecodingKey,
+    verifying: DecodingKey,
 }
 
 /// Fetches keys over HTTP.
@@ -48,10 +48,10 @@ impl KeySet {
     pub fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
         let fits = move |key: &&Key| {
             id.is_none_or(|id| key.id.as_deref() == Some(id))
-                && key.key.family() == algorithm.family()
+                && key.verifying.family() == algorithm.family()
                 && key.algorithm.is_none_or(|only| only == algorithm)
         };
-        self.0.iter().filter(fits).map(|key| &key.key)
+        self.0.iter().filter(fits).map(|key| &key.verifying)
     }
 
     /// Whether there is a key with this id; without an id, whether there is any.
@@ -74,17 +74,17 @@ impl Key {
         if matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_)) {
             return None;
         }
-        let algorithm = match &jwk.common.key_algorithm {
+        let algorithm = match jwk.common.key_algorithm {
             None => None,
             // One for encryption, or that is not known.
             Some(algorithm) => Some(signing(algorithm)?),
         };
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id, algorithm, key })
+        let verifying = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: jwk.common.key_id, algorithm, verifying })
     }
 }
 
-fn signing(algorithm: &KeyAlgorithm) -> Option<Algorithm> {
+fn signing(algorithm: KeyAlgorithm) -> Option<Algorithm> {
     Algorithm::from_str(&algorithm.to_string()).ok()
 }
 

@@ -135,7 +135,7 @@ impl JwtConfig {
         keys: &KeySet,
         now_ms: i64,
     ) -> Result<Person, JwtRefusal> {
-        let claims = self.claims(jwt, header, keys)?;
+        let claims = signed_claims(jwt, header, keys)?;
         let text = |claim: &str| find(&claims, claim).and_then(Value::as_str);
         let missing = |claim: &str| JwtRefusal::Claim(claim.to_owned());
         if text("iss").ok_or_else(|| missing("iss"))? != self.issuer {
@@ -161,25 +161,6 @@ impl JwtConfig {
         let role = *role.ok_or_else(|| JwtRefusal::NoRole(name.clone()))?;
         let scope = self.scope(&claims)?;
         Ok(Person { credential: Credential::Jwt(name.clone()), name, role, scope, expires_ms: Some(expires_ms) })
-    }
-
-    /// The claims, once the signature holds.
-    fn claims(&self, jwt: &str, header: &JwtHeader, keys: &KeySet) -> Result<Value, JwtRefusal> {
-        let algorithm = header.algorithm.to_library();
-        let mut validation = Validation::new(algorithm);
-        // Claims are checked here: the library would take the time from its own clock.
-        validation.required_spec_claims = HashSet::new();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let mut known = false;
-        for key in keys.candidates(header.key_id.as_deref(), algorithm).take(MAX_TRIED) {
-            known = true;
-            if let Ok(decoded) = jsonwebtoken::decode::<Value>(jwt, key, &validation) {
-                return Ok(decoded.claims);
-            }
-        }
-        let key_id = || header.key_id.clone().unwrap_or_default();
-        Err(if known { JwtRefusal::Signature } else { JwtRefusal::UnknownKey(key_id()) })
     }
 
     fn scope(&self, claims: &Value) -> Result<Scope, JwtRefusal> {
@@ -245,6 +226,25 @@ impl Validate for JwtConfig {
             problems.add(path, "roles", "is empty: nobody would have a role; e.g. { \"mail-admins\" = \"admin\" }");
         }
     }
+}
+
+/// The claims, once the signature holds.
+fn signed_claims(jwt: &str, header: &JwtHeader, keys: &KeySet) -> Result<Value, JwtRefusal> {
+    let algorithm = header.algorithm.to_library();
+    let mut validation = Validation::new(algorithm);
+    // Claims are checked here: the library would take the time from its own clock.
+    validation.required_spec_claims = HashSet::new();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let mut known = false;
+    for key in keys.candidates(header.key_id.as_deref(), algorithm).take(MAX_TRIED) {
+        known = true;
+        if let Ok(decoded) = jsonwebtoken::decode::<Value>(jwt, key, &validation) {
+            return Ok(decoded.claims);
+        }
+    }
+    let key_id = || header.key_id.clone().unwrap_or_default();
+    Err(if known { JwtRefusal::Signature } else { JwtRefusal::UnknownKey(key_id()) })
 }
 
 /// The claim called `name`, or at the JSON pointer `name`.

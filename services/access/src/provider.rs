@@ -38,7 +38,7 @@ impl Provider {
 
     /// Other keys, from now on.
     pub fn set_keys(&self, keys: KeySet) {
-        self.metrics.jwks_keys.set(keys.len() as i64);
+        self.metrics.jwks_keys.set(keys.len().cast_signed() as i64);
         *self.keys.write() = Arc::new(keys);
     }
 

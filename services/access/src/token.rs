@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use subtle::ConstantTimeEq as _;
 
 /// What every token begins with, so that scanners for leaked secrets find it.
@@ -70,7 +70,11 @@ impl SecretHash {
 
     /// In hexadecimal digits.
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|octet| format!("{octet:02x}")).collect()
+        self.0.iter().fold(String::with_capacity(64), |mut text, octet| {
+            // Writing into a text never fails.
+            let _ = write!(text, "{octet:02x}");
+            text
+        })
     }
 
     /// From 64 lower-case hexadecimal digits.

@@ -306,7 +306,7 @@ mod tests {
 
     fn new(name: &str) -> NewToken {
         let domains = Some(vec!["Example.org".to_owned()]);
-        NewToken { name: name.into(), role: Role::Operator, domains, lifetime: Some(Duration::from_secs(60)) }
+        NewToken { name: name.into(), role: Role::Operator, domains, lifetime: Some(Duration::from_mins(1)) }
     }
 
     #[test]

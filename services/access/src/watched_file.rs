@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 const MAX_OCTETS: u64 = 8 << 20;
 
 /// A file, what it held when it was last looked at, and what was last wrong with it. A change is seen by what it holds,
-/// whatever its time stamp says.
+/// whatever its time stamp says, and counts when two looks found the same: an editor that writes in place leaves half a
+/// file for a moment, in which nobody would be revoked.
 #[derive(Debug)]
 pub(crate) struct WatchedFile {
     path: PathBuf,
     last_text: String,
+    /// What it has held for one look.
+    fresh_text: Option<String>,
     last_error: Option<String>,
 }
 
@@ -30,7 +33,8 @@ impl WatchedFile {
     /// Reads it for the first time.
     pub fn open(path: &Path) -> io::Result<(Self, String)> {
         let text = read(path)?;
-        Ok((Self { path: path.to_owned(), last_text: text.clone(), last_error: None }, text))
+        let last_text = text.clone();
+        Ok((Self { path: path.to_owned(), last_text, fresh_text: None, last_error: None }, text))
     }
 
     /// The file.
@@ -43,13 +47,19 @@ impl WatchedFile {
         match read(&self.path) {
             Ok(text) => {
                 self.last_error = None;
+                let is_settled = self.fresh_text.take().is_some_and(|fresh| fresh == text);
                 if text == self.last_text {
+                    return Look::Same;
+                }
+                if !is_settled {
+                    self.fresh_text = Some(text);
                     return Look::Same;
                 }
                 self.last_text.clone_from(&text);
                 Look::Changed(text)
             }
             Err(error) => {
+                self.fresh_text = None;
                 let error = error.to_string();
                 if self.last_error.as_ref() == Some(&error) {
                     return Look::Same;
@@ -83,9 +93,18 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         let (mut file, text) = WatchedFile::open(&path).unwrap();
         assert_eq!((text.as_str(), file.look()), ("one", Look::Same));
+        for half in ["", "t", "tw"] {
+            std::fs::write(&path, half).unwrap();
+            assert_eq!(file.look(), Look::Same, "it is being written");
+        }
         std::fs::write(&path, "two").unwrap();
+        assert_eq!(file.look(), Look::Same);
         assert_eq!(file.look(), Look::Changed("two".into()));
         assert_eq!(file.look(), Look::Same);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(file.look(), Look::Same);
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!((file.look(), file.look()), (Look::Same, Look::Same), "it is what it was");
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(file.look(), Look::Unreadable(_)));
         assert_eq!(file.look(), Look::Same);

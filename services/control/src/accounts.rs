@@ -217,9 +217,9 @@ impl Accounts {
 }
 
 /// The states of all ranges in the order of their keys.
-fn merged<'a, K: Ord>(
-    mut ranges: Vec<btree_map::Range<'a, K, Arc<AccountState>>>,
-) -> impl Iterator<Item = &'a Arc<AccountState>> {
+fn merged<K: Ord>(
+    mut ranges: Vec<btree_map::Range<'_, K, Arc<AccountState>>>,
+) -> impl Iterator<Item = &Arc<AccountState>> {
     let mut heads: BinaryHeap<_> = BinaryHeap::with_capacity(ranges.len());
     for (index, range) in ranges.iter_mut().enumerate() {
         heads.extend(range.next().map(|(key, state)| Head { key: Reverse(key), index, state }));

@@ -194,7 +194,7 @@ impl Validate for UnlockConfig {
         problems.check_range(path, "probation_ms", self.probation_ms, 0..=365 * 24 * 60 * 60 * 1_000);
         match self.evidence {
             EvidenceSource::File if self.file.is_none() => {
-                problems.add(path, "file", "must be set for evidence = \"file\"")
+                problems.add(path, "file", "must be set for evidence = \"file\"");
             }
             EvidenceSource::Directory if self.directory.is_none() => {
                 problems.add(path, "directory", "must be set for evidence = \"directory\"");

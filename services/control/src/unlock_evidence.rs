@@ -95,8 +95,12 @@ impl Evidence {
                 }
             },
             EvidenceSource::File | EvidenceSource::Directory if may_vouch && gave_word => return Ok(given),
-            EvidenceSource::File => ("the file of password changes", self.from_file(account).map_err(unavailable)?),
-            EvidenceSource::Directory => ("the directory", self.ask(account).await.map_err(unavailable)?),
+            EvidenceSource::File => {
+                ("the file of password changes", self.recorded(account).map_err(|error| unavailable(&error))?)
+            }
+            EvidenceSource::Directory => {
+                ("the directory", self.ask(account).await.map_err(|error| unavailable(&error))?)
+            }
         };
         match changed_ms {
             Some(changed_ms) if changed_ms > lock.since_ms => {
@@ -114,7 +118,7 @@ impl Evidence {
         }
     }
 
-    fn from_file(&self, account: &str) -> Result<Option<i64>, EvidenceError> {
+    fn recorded(&self, account: &str) -> Result<Option<i64>, EvidenceError> {
         let Some(path) = &self.config.file else { return Ok(None) };
         let failed = |source| EvidenceError::File { path: path.clone(), source };
         let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -211,10 +215,10 @@ fn time(ms: i64) -> String {
     )
 }
 
-fn unavailable(error: EvidenceError) -> Status {
+fn unavailable(error: &EvidenceError) -> Status {
     Status::unavailable(format!(
         "it cannot be told whether the password was changed, so nothing was done: {}",
-        error_line(&error)
+        error_line(error)
     ))
 }
 

@@ -165,7 +165,7 @@ impl Outbox {
         let mut step = Step::default();
         for (partition, orphan) in std::mem::take(&mut self.orphans) {
             let why = format!("no channel {:?} is configured", orphan.channel);
-            step.records.push((partition, ended(&orphan, Status::Dead, why, now_ms)));
+            step.records.push((partition, ended(&orphan, Status::Dead, &why, now_ms)));
         }
         let names: Vec<String> = self.channels.keys().cloned().collect();
         for name in names {
@@ -232,7 +232,7 @@ impl Outbox {
                 let Some(mut item) = self.items.remove(id) else { continue };
                 item.notification.attempts = attempts;
                 accounts.push(item.notification.account.clone());
-                records.push((item.partition, ended(&item.notification, status, why.clone(), now_ms)));
+                records.push((item.partition, ended(&item.notification, status, &why, now_ms)));
             }
             if status == Status::Sent {
                 lane.mark_sent(id, accounts.iter().map(String::as_str), now_ms);
@@ -272,7 +272,7 @@ impl Outbox {
             let last = &item.notification.error;
             let why =
                 format!("it waited longer than max_age_s{}{last}", if last.is_empty() { "" } else { "; at last: " });
-            records.push((item.partition, ended(&item.notification, Status::Dead, why, now_ms)));
+            records.push((item.partition, ended(&item.notification, Status::Dead, &why, now_ms)));
             self.drop_item(&id, now_ms);
         }
         self.channels.values_mut().for_each(|channel| channel.forget_idle(now_ms));
@@ -302,7 +302,7 @@ impl Outbox {
                 if let Some(item) = self.items.remove(&id) {
                     let why =
                         "too many messages about the account within an hour; a newer one tells how it is".to_owned();
-                    step.records.push((item.partition, ended(&item.notification, Status::Suppressed, why, now_ms)));
+                    step.records.push((item.partition, ended(&item.notification, Status::Suppressed, &why, now_ms)));
                 }
             }
             if !ids.is_empty() {
@@ -384,10 +384,10 @@ impl Limits {
 }
 
 /// The record of how it ended. Only one that can be retried keeps all that it tells of.
-fn ended(notification: &v1::Notification, status: Status, why: String, now_ms: i64) -> v1::Notification {
+fn ended(notification: &v1::Notification, status: Status, why: &str, now_ms: i64) -> v1::Notification {
     let mut record = v1::Notification {
         status: status.into(),
-        error: crate::values::one_line(&why, MAX_ERROR_CHARACTERS),
+        error: crate::values::one_line(why, MAX_ERROR_CHARACTERS),
         time_ms: now_ms,
         ..notification.clone()
     };

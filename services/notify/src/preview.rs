@@ -33,7 +33,7 @@ pub fn sample(kind: Kind, account: &str, at_ms: i64) -> v1::Notification {
         since_ms: at_ms,
         until_ms: (kind == Kind::Throttle).then_some(at_ms + 3_600_000),
         reply: "This account sends mail like a hijacked one and is locked".to_owned(),
-        clients: vec![v1::ClientSeen { address: vec![203, 0, 113, 7].into(), messages: 60, last_ms: at_ms }],
+        clients: vec![v1::ClientSeen { address: vec![203, 0, 113, 7], messages: 60, last_ms: at_ms }],
         ..v1::Lock::default()
     };
     let exemption = v1::Exemption {

@@ -19,7 +19,7 @@ const MAX_SAMPLES: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Recipient {
     channel: String,
-    recipient: String,
+    address: String,
     audience: Audience,
 }
 
@@ -79,13 +79,13 @@ impl Router<'_> {
             let lock = state.lock.as_ref().filter(|lock| !lock.id.is_empty() && lock.id == milestone.lock_id);
             for to in self.recipients(&state.account, kind) {
                 due.push(v1::Notification {
-                    id: notification_id(&state.account, milestone.version, &to.channel, &to.recipient),
+                    id: notification_id(&state.account, milestone.version, &to.channel, &to.address),
                     account: state.account.clone(),
                     version: milestone.version,
                     change: milestone.change,
                     lock_id: milestone.lock_id.clone(),
                     channel: to.channel,
-                    recipient: to.recipient,
+                    recipient: to.address,
                     status: v1::NotificationStatus::Pending.into(),
                     due_ms: now_ms,
                     time_ms: now_ms,
@@ -111,12 +111,12 @@ impl Router<'_> {
         let until_ms = exemption.until_ms.unwrap_or_default();
         let to = self.recipients(subject, Kind::Exemption);
         let reminder = |to: Recipient| v1::Notification {
-            id: reminder_id(subject, until_ms, &exemption.rules, &to.channel, &to.recipient),
+            id: reminder_id(subject, until_ms, &exemption.rules, &to.channel, &to.address),
             account: subject.to_owned(),
             version,
             change: v1::Change::Amended.into(),
             channel: to.channel,
-            recipient: to.recipient,
+            recipient: to.address,
             status: v1::NotificationStatus::Pending.into(),
             due_ms: now_ms,
             time_ms: now_ms,
@@ -133,9 +133,9 @@ impl Router<'_> {
         let domain = domain_of(subject);
         let mut found = Vec::new();
         let mut known = BTreeSet::new();
-        let mut add = |channel: &str, recipient: String, audience| {
-            if known.insert((channel.to_owned(), recipient.clone())) {
-                found.push(Recipient { channel: channel.to_owned(), recipient, audience });
+        let mut add = |channel: &str, address: String, audience| {
+            if known.insert((channel.to_owned(), address.clone())) {
+                found.push(Recipient { channel: channel.to_owned(), address, audience });
             }
         };
         if config.smtp.is_some() {
@@ -210,7 +210,7 @@ pub(crate) mod tests {
     pub(crate) fn milestone(version: u64, change: v1::Change, lock_id: &str) -> v1::Milestone {
         v1::Milestone {
             version,
-            at_ms: NOW - 1000 + version as i64,
+            at_ms: NOW - 1000 + version.cast_signed(),
             change: change.into(),
             rule: "burst".into(),
             reason: "many alike".into(),

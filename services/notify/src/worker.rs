@@ -262,7 +262,9 @@ impl Worker {
             return false;
         }
         let now_ms = (self.clock)();
-        records.into_iter().for_each(|record| self.outbox.take(partition, record, now_ms));
+        for record in records {
+            self.outbox.take(partition, record, now_ms);
+        }
         true
     }
 
@@ -368,7 +370,9 @@ impl Worker {
         }
         let mut lost = false;
         for (partition, records) in due.into_iter().filter(|(_, records)| !records.is_empty()) {
-            records.iter().for_each(|one| self.reminders.note_told(&one.id, now_ms));
+            for one in &records {
+                self.reminders.note_told(&one.id, now_ms);
+            }
             lost |= !self.commit_due(partition, records, shutdown).await;
         }
         lost
@@ -413,7 +417,9 @@ impl Worker {
             match owned.commit_all(records.clone(), position).await {
                 Ok(()) => {
                     owned.moved &= !with_position;
-                    records.iter().for_each(|record| self.metrics.count(record));
+                    for record in &records {
+                        self.metrics.count(record);
+                    }
                     return true;
                 }
                 Err(BusError::Fenced { .. }) => {

@@ -147,6 +147,7 @@ fn run(octets: &[u8]) -> Outcome {
 
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![], vec![0], vec![0, b'?', b'?'], vec![1, 100], vec![2, 100], vec![1, 254], vec![2, 254]];
+    seeds.push(include_bytes!("../findings/journal-file-text-of-a-damaged-page").to_vec());
     for page in 0..8 {
         seeds.push(vec![9, 8 << 2, page, 0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
         seeds.push(vec![9, 4 << 2 | 2, page, 8, 77, 1, 2, 3, 4]);

@@ -219,7 +219,7 @@ fn commands() -> Vec<Vec<u8>> {
     let evidence = v1::UnlockEvidence { password_changed_ms: Some(1), note: "by phone".into() };
     let kinds = [
         v1::command::Kind::Lock(lock),
-        v1::command::Kind::Unlock(v1::UnlockCommand { evidence: Some(evidence), probation_ms: 5_000 }),
+        v1::command::Kind::Unlock(v1::UnlockCommand { evidence: Some(evidence), probation_ms: Some(5_000) }),
         v1::command::Kind::Exempt(v1::ExemptCommand { rules: vec!["burst".into()], until_ms: Some(1 << 50) }),
         v1::command::Kind::Clear(v1::ClearCommand { exemptions: true, windows: true }),
     ];

@@ -75,7 +75,7 @@ impl Api {
             reason: reason.into(),
             ..Milestone::default()
         };
-        let probation_ms = unlock.probation_ms.unwrap_or(data::DAY_MS);
+        let probation_ms = unlock.probation_ms.unwrap_or_default();
         move |state| {
             state.status = AccountStatus::Active.into();
             state.lock = None;

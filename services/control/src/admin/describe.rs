@@ -59,7 +59,7 @@ pub(super) fn exemption(rules: &[String], until_ms: Option<i64>) -> String {
     until_ms.map_or_else(|| format!("{rules}, without end"), |until_ms| format!("{rules}, until {until_ms}"))
 }
 
-pub(super) fn clear(clear: &v1::ClearCommand) -> String {
+pub(super) fn clear(clear: v1::ClearCommand) -> String {
     match (clear.exemptions, clear.windows) {
         (true, true) => "exemptions and windows",
         (true, false) => "exemptions",

@@ -36,6 +36,9 @@ const EVIDENCE_AT_A_TIME: usize = 16;
 
 type Outgoing = mpsc::Sender<Result<v1::ActOnManyResponse, Status>>;
 
+/// The accounts that are meant, what is asked, who asks and why.
+type Selected = (Vec<Arc<AccountState>>, Kind, String, String);
+
 /// What is to be done, checked.
 struct Plan {
     accounts: Vec<Planned>,
@@ -94,12 +97,7 @@ impl AdminApi {
     }
 
     /// The accounts that are meant, and what is asked.
-    fn select(
-        &self,
-        call: &Call,
-        request: &v1::ActOnManyRequest,
-        actor: &str,
-    ) -> Result<(Vec<Arc<AccountState>>, Kind, String, String), Status> {
+    fn select(&self, call: &Call, request: &v1::ActOnManyRequest, actor: &str) -> Result<Selected, Status> {
         let (actor, reason) = who_and_why(actor, &request.reason)?;
         let kind = match request.kind.clone() {
             Some(AskedKind::Lock(lock)) => Kind::Lock(self.with_reply(lock)),
@@ -262,12 +260,9 @@ impl AdminApi {
         let mut written = Vec::new();
         let mut messages = Vec::new();
         for planned in chunk {
-            let kind = match &planned.kind {
-                Ok(kind) => kind.clone(),
-                Err(_) => {
-                    outcomes.push(would_be(&planned));
-                    continue;
-                }
+            let Ok(kind) = planned.kind.clone() else {
+                outcomes.push(would_be(&planned));
+                continue;
             };
             let account = planned.before.account.as_str().to_owned();
             let command_id = new_id();
@@ -330,21 +325,18 @@ impl AdminApi {
             after: status(&before).into(),
             refused: String::new(),
         };
-        match seen.await {
-            Ok(state) => {
-                outcome.after = status(&state).into();
-                let last = state.last_command.as_ref().filter(|last| last.id == record.command_id);
-                if let Some(why) = last.and_then(|last| last.refused.as_ref()) {
-                    outcome.refused.clone_from(why);
-                    record.result.clone_from(why);
-                } else {
-                    record.after = Some(state_to_proto(&state));
-                }
+        if let Ok(state) = seen.await {
+            outcome.after = status(&state).into();
+            let last = state.last_command.as_ref().filter(|last| last.id == record.command_id);
+            if let Some(why) = last.and_then(|last| last.refused.as_ref()) {
+                outcome.refused.clone_from(why);
+                record.result.clone_from(why);
+            } else {
+                record.after = Some(state_to_proto(&state));
             }
-            Err(_) => {
-                "the command is durable, but was not applied in time".clone_into(&mut record.result);
-                outcome.refused.clone_from(&record.result);
-            }
+        } else {
+            "the command is durable, but was not applied in time".clone_into(&mut record.result);
+            outcome.refused.clone_from(&record.result);
         }
         (outcome, record)
     }

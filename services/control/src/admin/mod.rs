@@ -189,7 +189,7 @@ impl v1::admin_service_server::AdminService for AdminApi {
     ) -> Result<Response<v1::ClearAccountResponse>, Status> {
         let (request, metadata) = split(request);
         let v1::ClearAccountRequest { account, actor, reason, clear, wait_ms } = request;
-        let asked = clear.as_ref().map(describe::clear).unwrap_or_default();
+        let asked = clear.map(describe::clear).unwrap_or_default();
         let call = self.admission.admit(&metadata, methods::CLEAR_ACCOUNT, &account, asked).await?;
         let asked = Asked { account, actor, reason, wait_ms, kind: clear.map(Kind::Clear) };
         let (state, applied, command_id) = self.act(call, asked).await?;

@@ -138,11 +138,9 @@ impl AdminApi {
         call.record.actor.clone_from(&actor);
         reason.clone_into(&mut call.record.reason);
         let full = change.kind.is_some() && self.view.settings_count() >= MAX_SETTINGS;
-        let checked = who_and_why(&actor, reason).and_then(|checked| match full {
-            true => {
-                Err(Status::resource_exhausted(format!("{MAX_SETTINGS} settings are made, which is the most allowed")))
-            }
-            false => Ok(checked),
+        let checked = who_and_why(&actor, reason).and_then(|checked| {
+            let why = format!("{MAX_SETTINGS} settings are made, which is the most allowed");
+            if full { Err(Status::resource_exhausted(why)) } else { Ok(checked) }
         });
         let (actor, reason) = match checked {
             Ok(checked) => checked,

@@ -49,11 +49,9 @@ async fn every_method_lets_in_whom_it_should_and_nobody_else() {
         for credential in &credentials {
             let answer = call(method, credential).await;
             let told = match &answer {
-                Ok(_) => "yes",
-                Err(status) if status.code() == Code::Unauthenticated => "no",
-                Err(status) if status.code() == Code::PermissionDenied => "no",
-                // It was let in, and then something else was wrong with what it asked.
-                Err(_) => "yes",
+                Err(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => "no",
+                // With another error it was let in, and then something else was wrong with what it asked.
+                Ok(_) | Err(_) => "yes",
             };
             table.entry(method.path.clone()).or_insert_with(Vec::new).push(told);
             if told == "no" {
@@ -259,7 +257,7 @@ fn shown(names: &[&str], table: &BTreeMap<String, Vec<&str>>) -> String {
         "Who may call what. Made by a test of the control service; \"of the domain\" and \"of \
                                  another domain\" are limited\nto domains, and asked about an account of the first.\n\n",
     );
-    let width = table.keys().map(|path| path.len()).max().unwrap_or_default() - 1;
+    let width = table.keys().map(String::len).max().unwrap_or_default() - 1;
     for (number, name) in names.iter().enumerate() {
         let _ = writeln!(text, "{:width$}  {}{name}", "", "|  ".repeat(number));
     }

@@ -164,9 +164,8 @@ impl Secured {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, looking).await.is_err() {
-            panic!("no {result:?} of {method} in {:#?}", self.audit().await);
-        }
+        let in_time = tokio::time::timeout(PATIENCE, looking).await.is_ok();
+        assert!(in_time, "no {result:?} of {method} in {:#?}", self.audit().await);
         found.unwrap()
     }
 
@@ -181,10 +180,8 @@ impl Secured {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, looking).await {
-            Ok(found) => found,
-            Err(_) => panic!("it stands nowhere that {actor:?} was denied {method}"),
-        }
+        let found = tokio::time::timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("it stands nowhere that {actor:?} was denied {method}"))
     }
 
     pub async fn audit(&self) -> Vec<v1::AuditRecord> {
@@ -202,6 +199,11 @@ impl Secured {
             }
         }
         records
+    }
+
+    /// The value of a counter.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.metric(name) as u64
     }
 
     /// The value of a metric, as it is exposed.

@@ -133,7 +133,7 @@ impl Validate for WebhookConfig {
             }
             (None, Some(_)) => {}
             (None, None) | (Some(_), Some(_)) => {
-                problems.add(path, "url", "exactly one of url and url_file must be set")
+                problems.add(path, "url", "exactly one of url and url_file must be set");
             }
         }
         for (name, file) in [("url_file", &self.url_file), ("secret_file", &self.secret_file)] {

@@ -69,8 +69,8 @@ impl World {
         }
     }
 
-    fn act(&mut self, act: Act) {
-        match act {
+    fn act(&mut self, act: &Act) {
+        match *act {
             Act::Decide { channel, recipient, is_user, account, count } => {
                 let name = format!("account{account}");
                 for _ in 0..count {
@@ -213,7 +213,9 @@ impl World {
     }
 
     fn check_limits(&self) {
-        let mut by_lane: BTreeMap<(&str, &str), BTreeMap<&str, (i64, BTreeSet<&str>)>> = BTreeMap::new();
+        /// By channel and recipient, then by group: when it was sent, and about whom.
+        type Lanes<'a> = BTreeMap<(&'a str, &'a str), BTreeMap<&'a str, (i64, BTreeSet<&'a str>)>>;
+        let mut by_lane = Lanes::new();
         for (_, record) in self.log.iter().filter(|(_, record)| record.status() == Status::Sent) {
             let lane = by_lane.entry((&record.channel, &record.recipient)).or_default();
             let message = lane.entry(&record.group_id).or_insert((record.time_ms, BTreeSet::new()));
@@ -225,13 +227,13 @@ impl World {
             check_rate(&mut times, most);
             for account in (0..4).map(|number| format!("account{number}")) {
                 let about = messages.values().filter(|(_, accounts)| accounts.contains(account.as_str()));
-                check_rate(&mut about.map(|(at_ms, _)| *at_ms).collect(), self.limits.max_per_account_hour);
+                check_rate(&mut about.map(|(at_ms, _)| *at_ms).collect::<Vec<_>>(), self.limits.max_per_account_hour);
             }
         }
     }
 }
 
-fn check_rate(times: &mut Vec<i64>, most: usize) {
+fn check_rate(times: &mut [i64], most: usize) {
     times.sort_unstable();
     for window in times.windows(most + 1) {
         assert!(window[most] - window[0] >= HOUR_MS, "more than {most} within an hour: {window:?}");
@@ -245,7 +247,7 @@ proptest! {
     fn nothing_is_lost_nothing_storms_and_repeats_are_the_same(acts in proptest::collection::vec(act(), 1..80)) {
         let mut world = World::new();
         for act in acts {
-            world.act(act);
+            world.act(&act);
         }
         world.settle();
         world.check();

@@ -11,11 +11,13 @@ pub(super) fn to_html(rendered: &str) -> String {
     for block in blocks(rendered) {
         for run in block.chunk_by(|a, b| item(a).is_some() == item(b).is_some()) {
             if item(run[0]).is_some() {
-                let items: String =
-                    run.iter().filter_map(|line| item(line)).map(|text| format!("<li>{text}</li>\n")).collect();
-                html.push_str(&format!("<ul>\n{items}</ul>\n"));
+                html.push_str("<ul>\n");
+                for text in run.iter().filter_map(|line| item(line)) {
+                    html.extend(["<li>", text, "</li>\n"]);
+                }
+                html.push_str("</ul>\n");
             } else {
-                html.push_str(&format!("<p>{}</p>\n", run.join("<br>\n")));
+                html.extend(["<p>", &run.join("<br>\n"), "</p>\n"]);
             }
         }
     }

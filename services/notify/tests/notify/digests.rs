@@ -7,7 +7,7 @@ use tidegate_proto::v1::NotificationStatus;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_locks_are_few_mails_to_the_same_administrator() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let many = 500;
     // Users are not told, so that what arrives is what administrators get.
@@ -39,7 +39,7 @@ async fn five_hundred_locks_are_few_mails_to_the_same_administrator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_goes_to_and_fro_is_not_told_without_end() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     lab.start(config(&format!("max_per_account_hour = 2\n{}", smtp(server.port())))).await;
     let mut state = locked("jo@example.org", 1);

@@ -38,7 +38,7 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, xtask::ports::free_port().unwrap()));
         let mut hooks =
             Self { address, shared: Arc::new(Mutex::new((Answer::Status(200), Vec::new()))), serving: None };
@@ -86,7 +86,9 @@ impl Posted {
     }
 }
 
-async fn take(State(shared): State<Arc<Mutex<(Answer, Vec<Posted>)>>>, headers: HeaderMap, body: Bytes) -> Response {
+type Shared = Arc<Mutex<(Answer, Vec<Posted>)>>;
+
+async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let answered = {
         let mut shared = shared.lock().unwrap();
         let answered = shared.0;

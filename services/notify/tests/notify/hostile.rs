@@ -11,8 +11,8 @@ const NASTY: &str = "x\r\nBcc: victim@example.com\r\n\r\n<script>alert(1)</scrip
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_thief_chooses_stays_text() {
-    let server = MailServer::start().await;
-    let hooks = Hooks::start().await;
+    let server = MailServer::start();
+    let hooks = Hooks::start();
     let mut lab = Lab::new();
     let custom = lab
         .file("own.json", "{\"who\": {{ notifications[0].account }}, \"why\": {{ \"a \" ~ notifications[0].reason }}}");

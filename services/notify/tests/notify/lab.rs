@@ -16,7 +16,7 @@ use tidegate_runtime::shutdown::CancellationToken;
 use tokio::task::JoinHandle;
 
 /// Longest time that a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A log, and the service over it while one runs.
 pub struct Lab {

@@ -37,10 +37,11 @@ fn postfix(dir: &std::path::Path) -> (PostfixRig, Sink, Arrived) {
 
 fn settings(lab: &Lab, rig: &PostfixRig, more: &str) -> NotifyConfig {
     let password = lab.file("password", "its password\n");
-    let domains: String = LANGUAGES
+    let domains: Vec<String> = LANGUAGES
         .iter()
         .map(|(tag, ..)| format!("[domains.\"{}.test\"]\nlanguage = \"{tag}\"\n", tag.to_lowercase()))
         .collect();
+    let domains = domains.concat();
     config(&format!(
         "provider = \"Beispiel & Söhne\"\ncontact = \"+49 30 1234 <help@example.org>\"\n{more}\n\
          [smtp]\nhost = \"localhost\"\nport = {}\nca = {:?}\nusername = \"tidegate@mail.test\"\npassword_file = {password:?}\n\
@@ -97,7 +98,7 @@ async fn arrives_readable_in_each_language_with_both_alternatives() {
         assert_eq!(kinds, ["plain", "html"], "{tag}: the best one comes last");
         let charset =
             |part: &&mail_parser::MessagePart<'_>| part.content_type().unwrap().attribute("charset") == Some("utf-8");
-        assert!(parts.iter().all(|part| charset(part)), "{tag}");
+        assert!(parts.iter().all(charset), "{tag}");
         let (text, html) = (message.body_text(0).unwrap(), message.body_html(0).unwrap());
         for body in [&text, &html] {
             for words in [in_text, &account, "L-1"] {

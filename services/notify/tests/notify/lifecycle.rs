@@ -14,7 +14,7 @@ const DAY_MS: i64 = 86_400_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_before_the_first_start_is_not_told_and_restarts_tell_nothing_twice() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let settings = || config(&smtp(server.port()));
     let before = locked("jo@example.org", 1);
@@ -55,7 +55,7 @@ async fn what_was_decided_before_the_first_start_is_not_told_and_restarts_tell_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_can_be_sent_once_more_under_its_old_id() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let settings = || config(&smtp(server.port()));
     lab.start(settings()).await;
@@ -90,7 +90,7 @@ async fn a_dead_letter_can_be_sent_once_more_under_its_old_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn administrators_are_reminded_once_before_exemptions_end() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let settings = || {
         config(&format!(
@@ -147,7 +147,7 @@ async fn administrators_are_reminded_once_before_exemptions_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contacts_and_an_operators_templates_go_over_what_is_shipped() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let contacts = lab.file("contacts.csv", "account,address,language\njo@example.org,jo@home.test,nl\n");
     let folder = lab.file("marker", "").parent().unwrap().join("templates");

@@ -46,7 +46,7 @@ pub struct MailServer {
 }
 
 impl MailServer {
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let state = State { mode: Mode::Take, taken: Vec::new(), connections: 0, open: 0, most_open: 0 };
         let port = xtask::ports::free_port().unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

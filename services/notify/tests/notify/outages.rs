@@ -23,7 +23,7 @@ fn by_id(server: &MailServer) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_server_that_is_down_then_slow_then_back_gets_each_mail_once() {
-    let mut server = MailServer::start().await;
+    let mut server = MailServer::start();
     let mut lab = Lab::new();
     lab.start(config(&smtp(server.port()))).await;
 
@@ -55,7 +55,7 @@ async fn a_mail_server_that_is_down_then_slow_then_back_gets_each_mail_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_server_is_tried_again_and_one_that_refuses_the_sender_refuses_nobody() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     lab.start(config(&format!("max_attempts = 1000\n{}", smtp(server.port())))).await;
     server.set(Mode::Busy);
@@ -79,7 +79,7 @@ async fn a_busy_server_is_tried_again_and_one_that_refuses_the_sender_refuses_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_down_slow_or_overloaded_gets_everything_in_the_end() {
-    let mut hooks = Hooks::start().await;
+    let mut hooks = Hooks::start();
     let mut lab = Lab::new();
     let url = format!("http://{}/hook", hooks.address);
     lab.start(config(&format!(
@@ -120,7 +120,7 @@ async fn a_receiver_that_is_down_slow_or_overloaded_gets_everything_in_the_end()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_what_memory_holds_the_log_is_the_queue() {
-    let mut server = MailServer::start().await;
+    let mut server = MailServer::start();
     let mut lab = Lab::new();
     lab.start(config(&format!("max_pending = 100\n{}", smtp(server.port())))).await;
     server.down().await;

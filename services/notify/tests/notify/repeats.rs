@@ -8,7 +8,7 @@ use tidegate_proto::v1::NotificationStatus;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_that_was_taken_without_an_answer_is_repeated_octet_by_octet() {
-    let server = MailServer::start().await;
+    let server = MailServer::start();
     let mut lab = Lab::new();
     let settings = || config(&smtp(server.port()));
     lab.start(settings()).await;
@@ -34,7 +34,7 @@ async fn a_mail_that_was_taken_without_an_answer_is_repeated_octet_by_octet() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_digest_that_was_on_its_way_is_repeated_with_the_same_others() {
-    let hooks = Hooks::start().await;
+    let hooks = Hooks::start();
     let mut lab = Lab::new();
     let settings = || {
         config(&format!(

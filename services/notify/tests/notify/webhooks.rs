@@ -22,7 +22,7 @@ fn hmac_sha256(secret: &str, text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_signed_with_its_time_and_its_id_is_the_notifications() {
-    let hooks = Hooks::start().await;
+    let hooks = Hooks::start();
     let mut lab = Lab::new();
     let secret = lab.file("secret", "a secret\n");
     let url = lab.file("url", &format!("http://{}/services/T1/B1/secret\n", hooks.address));
@@ -56,7 +56,7 @@ async fn a_body_is_signed_with_its_time_and_its_id_is_the_notifications() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_fires_with_the_lock_and_is_resolved_with_the_same_labels() {
-    let hooks = Hooks::start().await;
+    let hooks = Hooks::start();
     let mut lab = Lab::new();
     lab.start(config(&format!(
         "[[webhook]]\nname = \"alerts\"\nurl = \"http://{}/api/v2/alerts\"\ntemplate = \"alertmanager\"\n",
@@ -86,7 +86,7 @@ fn present() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_an_end_holds_nothing_up_and_404_is_the_end() {
-    let hooks = Hooks::start().await;
+    let hooks = Hooks::start();
     let mut lab = Lab::new();
     let url = format!("http://{}/x", hooks.address);
     lab.start(config(&format!("[[webhook]]\nname = \"pager\"\nurl = \"{url}\"\ngroup_window_ms = 0\n"))).await;

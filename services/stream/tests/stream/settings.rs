@@ -45,7 +45,10 @@ fn a_probationer_is_locked_earlier_and_that_ends_also_after_a_restart() {
     let unlock_for = |offset: u64, probation_ms: i64, log_ms: i64| {
         let mut command =
             v1::Command::decode(unlock(offset, "jo@example.org", log_ms).value.as_deref().unwrap()).unwrap();
-        command.kind = Some(v1::command::Kind::Unlock(v1::UnlockCommand { probation_ms, ..Default::default() }));
+        command.kind = Some(v1::command::Kind::Unlock(v1::UnlockCommand {
+            probation_ms: Some(probation_ms),
+            ..Default::default()
+        }));
         record(Topic::Commands, offset, "jo@example.org", command.encode_to_vec(), log_ms)
     };
     let mut first = partition(&rules, 0);
@@ -120,7 +123,7 @@ async fn settings_are_in_force_from_the_start_and_follow_what_is_set() {
     running.send("jo@example.org", 1).await;
     running.send("amy@b.example", 10).await;
     until("jo is locked", async || running.state("jo@example.org").await.status() == v1::AccountStatus::Locked).await;
-    let unlock = v1::UnlockCommand { probation_ms: 60_000, ..Default::default() };
+    let unlock = v1::UnlockCommand { probation_ms: Some(60_000), ..Default::default() };
     running.ask("jo@example.org", "c1", v1::command::Kind::Unlock(unlock)).await;
     until("jo is unlocked", async || running.state("jo@example.org").await.status() == v1::AccountStatus::Active).await;
     let timeline = running.state("jo@example.org").await.timeline;

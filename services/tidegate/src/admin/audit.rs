@@ -112,7 +112,9 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
     } else if records.is_empty() {
         println!("no such records at hand; older ones are in the history");
     } else {
-        records.iter().for_each(|record| println!("{}", line(record)));
+        for record in &records {
+            println!("{}", line(record));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

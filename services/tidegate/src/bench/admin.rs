@@ -115,7 +115,7 @@ impl Control {
             }
             request = v1::ListAccountsRequest { page_token: page.next_page_token, ..first.clone() };
         }
-        Ok(figure("list, one page", settings, times_ms, watch))
+        Ok(figure("list, one page", settings, times_ms, &watch))
     }
 
     /// Writes states and waits for the edge to get each, while so many watches take nothing.
@@ -140,7 +140,7 @@ impl Control {
             times_ms.push(began.elapsed().as_secs_f64() * 1_000.0);
         }
         let open = slow.len();
-        Ok(figure("state written to edge", format!("{open} watches that take nothing"), times_ms, watch))
+        Ok(figure("state written to edge", format!("{open} watches that take nothing"), times_ms, &watch))
     }
 
     async fn attach(&self) -> anyhow::Result<(Streaming<v1::AttachResponse>, mpsc::Sender<v1::AttachRequest>)> {
@@ -182,7 +182,7 @@ async fn wait_for(
     }
 }
 
-fn figure(what: &'static str, settings: String, mut times_ms: Vec<f64>, watch: Stopwatch) -> Figure {
+fn figure(what: &'static str, settings: String, mut times_ms: Vec<f64>, watch: &Stopwatch) -> Figure {
     let spent = watch.spent();
     times_ms.sort_by(f64::total_cmp);
     let figure = Figure::rate(what, settings, "ms", times_ms.len() as u64, spent);
