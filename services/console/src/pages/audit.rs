@@ -134,7 +134,7 @@ pub(super) fn records(records: &[v1::AuditRecord], with_account: bool) -> Markup
     if records.is_empty() {
         return words::nothing("No record fits.");
     }
-    words::table(
+    words::cards(
         "Audit records",
         &html! {
             thead { tr {

@@ -87,7 +87,7 @@ pub(crate) async fn action(visitor: Visitor, RawQuery(query): RawQuery) -> Respo
         p.path { a href="/accounts" { "Accounts" } " / " }
         h1 { (title(&action)) }
         dl.facts {
-            div { dt { "How" } dd { (command_words(&action.request)) } }
+            div { dt { (if is_lock(&action.request) { "How" } else { "Evidence and probation" }) } dd { (command_words(&action.request)) } }
             div { dt { "Reason" } dd { (action.request.reason) } }
         }
         (part(&parts, "progress"))
