@@ -69,16 +69,15 @@ fn run(octets: &[u8]) -> Outcome {
     assert!(whole || read.damaged || read.log_id.is_empty(), "{} states, and all is well", read.states.len());
     assert!(!read.damaged || read.log_id.is_empty(), "a damaged file is resumed from");
     let again = states_file::read(directory.path()).unwrap();
-    assert_eq!(
-        (again.states.len(), &again.log_id),
-        (read.states.len(), &read.log_id),
-        "another result the second time"
-    );
+    // The first time can have passed over what the second time, when damage was found as a whole, was salvaged.
+    assert!(again.states.len() >= read.states.len(), "{} states, and then {}", read.states.len(), again.states.len());
+    assert_eq!(again.log_id, read.log_id, "another result the second time");
     outcome((read.states.len() / 10, read.damaged, read.log_id.is_empty()))
 }
 
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![vec![], vec![0], vec![0, b'?', b'?'], vec![1, 100], vec![1, 254]];
+    seeds.push(include_bytes!("../findings/states-file-read-twice").to_vec());
     for page in 0..12 {
         seeds.push(vec![9, 8 << 2, page, 0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
         seeds.push(vec![9, 4 << 2 | 2, page, 8, 77, 1, 2, 3, 4]);
