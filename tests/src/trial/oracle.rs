@@ -69,6 +69,8 @@ impl Trial {
             let left = || edge.process.metric("tidegate_edge_spool_events", &[]).unwrap_or(1.0);
             wait_until("the spool to empty", TIMEOUT, || left() < 1.0)?;
         }
+        // What was accepted last is on its way, and in no spool, until the windows know of it.
+        self.count_everybody()?;
         let worker = self.worker();
         self.server(worker)?.process.kill();
         let events = read_events(&self.log(), self.ledger.certain())?;
