@@ -2,13 +2,13 @@
 
 use crate::clock::now_ms;
 use crate::metrics::Metrics;
-use crate::replica_feed::error_line;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_bus::{Bus, Message, Topic};
 use tidegate_proto::v1;
+use tidegate_runtime::error_line;
 use tokio::sync::mpsc;
 use tonic::Status;
 

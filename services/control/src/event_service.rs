@@ -3,7 +3,6 @@
 use crate::admission::{Admission, Call};
 use crate::methods::PUBLISH;
 use crate::metrics::Metrics;
-use crate::replica_feed::error_line;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tidegate_access::{Edge, Principal};
 use tidegate_bus::{Bus, MESSAGE_MAX_BYTES, Message, Topic};
 use tidegate_domain::Event;
 use tidegate_proto::{event_to_proto, v1};
+use tidegate_runtime::error_line;
 use tonic::{Request, Response, Status};
 
 /// Most events in one request.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tidegate_bus::{Batch, Bus, BusError, ReadFrom, Reader, Record, Topic};
 use tidegate_domain::{Account, Position};
 use tidegate_proto::{DecodeError, state_from_proto, v1};
-use tidegate_runtime::Health;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::{Health, error_line};
 use tokio_util::sync::CancellationToken;
 
 /// The part of [`Health`] that tells whether the replica is whole.
@@ -223,10 +223,4 @@ fn setting(record: &Record) -> Result<(String, Option<v1::Setting>), DecodeError
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// An error with its causes on one line.
-pub(crate) fn error_line(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

@@ -1,7 +1,6 @@
 //! The newest records of topics that nobody keeps whole: the audit, notifications, and inspections that are waited for.
 
 use crate::metrics::{Metrics, TopicLabel};
-use crate::replica_feed::error_line;
 use crate::waiters::Waiters;
 use parking_lot::RwLock;
 use prost::Message as _;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use tidegate_bus::{Batch, Bus, BusError, ReadFrom, Record, Topic};
 use tidegate_proto::v1;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 

@@ -1,7 +1,6 @@
 //! Evidence that a locked account's password was changed: without, an unlock gives the account back to the thief.
 
 use crate::config::{EvidenceSource, UnlockConfig};
-use crate::replica_feed::error_line;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_domain::{AccountState, Status as AccountStatus};
 use tidegate_proto::v1;
+use tidegate_runtime::error_line;
 use tonic::Status;
 
 /// Largest answer of the directory, in octets.

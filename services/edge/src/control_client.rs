@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::config::{ControlConfig, EdgeConfig};
-use crate::error::{EdgeError, error_line};
+use crate::error::EdgeError;
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::states::{HeldStates, OtherLog};
@@ -14,6 +14,7 @@ use tidegate_proto::v1::attach_request::Kind as Says;
 use tidegate_proto::v1::attach_response::Kind as Said;
 use tidegate_proto::v1::edge_service_client::EdgeServiceClient;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tidegate_runtime::tls::{ClientFiles, ClientTls};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};

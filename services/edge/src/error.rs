@@ -73,15 +73,3 @@ impl EdgeError {
         move |source| Self::File { action, path, source }
     }
 }
-
-/// An error with its causes, on one line, for a log.
-pub(crate) fn error_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
-}

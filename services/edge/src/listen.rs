@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         UnixStream::connect(&path).await.unwrap();
         let error = Listener::bind(&address, 0o600).await.unwrap_err();
-        assert!(crate::error::error_line(&error).contains("another process listens there"), "{error}");
+        assert!(tidegate_runtime::error_line(&error).contains("another process listens there"), "{error}");
         drop(listener);
         assert!(!path.exists());
         std::fs::write(&path, "precious").unwrap();

@@ -102,8 +102,8 @@ impl Shared {
                 Err((StatusCode::OK, "nobodys", error.to_string()))
             }
             Err(error) => {
-                tracing::debug!(error = crate::error::error_line(&error), "a verdict could not be read");
-                Err((StatusCode::BAD_REQUEST, "unreadable", crate::error::error_line(&error)))
+                tracing::debug!(error = tidegate_runtime::error_line(&error), "a verdict could not be read");
+                Err((StatusCode::BAD_REQUEST, "unreadable", tidegate_runtime::error_line(&error)))
             }
         }
     }

@@ -89,7 +89,7 @@ impl Service {
 
         let spool = Spool::open(directory, &config.spool, &config.node, clock.clone(), metrics.clone())?;
         let kept = spool.kept().unwrap_or_else(|error| {
-            tracing::warn!(error = crate::error::error_line(&error), "a kept batch could not be read");
+            tracing::warn!(error = tidegate_runtime::error_line(&error), "a kept batch could not be read");
             Vec::new()
         });
         let numbers = Numbers::open(directory, spool.log_id(), clock.now_ms())?;

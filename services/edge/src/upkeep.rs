@@ -79,7 +79,7 @@ impl Upkeep {
         });
         let Ok((level, maintained)) = looked.await else { return };
         if let Err(error) = maintained {
-            tracing::warn!(error = crate::error::error_line(&error), "the spool could not be looked after");
+            tracing::warn!(error = tidegate_runtime::error_line(&error), "the spool could not be looked after");
         }
         *self.level.lock() = level;
         set_gauge(&self.metrics.spool_events, level.events);

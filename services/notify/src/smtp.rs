@@ -136,7 +136,8 @@ fn refused(stage: &str, error: &Error) -> Outcome {
     }
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line: like [`tidegate_runtime::error_line`], but for libraries whose errors repeat
+/// their cause at their own end.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

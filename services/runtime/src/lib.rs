@@ -1,10 +1,11 @@
 //! What every service process shares: configuration, telemetry, health and metrics, shutdown, TLS,
-//! pauses between attempts.
+//! pauses between attempts, errors on one line.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backoff;
 pub mod config;
+mod error_line;
 pub mod http;
 pub mod ops;
 pub mod shutdown;
@@ -12,4 +13,5 @@ pub mod telemetry;
 pub mod tls;
 
 pub use config::{ConfigError, Problem, Problems, Validate};
+pub use error_line::error_line;
 pub use ops::{Health, OpsServer};

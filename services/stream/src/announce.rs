@@ -1,7 +1,6 @@
 //! The rule set in force and what its rules did lately, as they stand on the topic `rules`.
 
 use crate::activity::{Activity, MAX_RECENT, RuleActivity};
-use crate::chain;
 use crate::in_force::InForce;
 use crate::partition::action_name;
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use tidegate_detect::{Mode, RuleInfo};
 use tidegate_domain::Action;
 use tidegate_proto::v1;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::Notify;
 
 /// Most problems that are told, and the longest, in octets.
@@ -60,7 +60,7 @@ impl Announcer {
             if messages.is_empty() {
                 self.wake.notified().await;
             } else if let Err(error) = self.bus.append(Topic::Rules, messages.values().cloned().collect()).await {
-                tracing::warn!(error = %chain(&error), "could not tell which rules are in force; trying again");
+                tracing::warn!(error = %error_line(&error), "could not tell which rules are in force; trying again");
                 for (partition, message) in messages {
                     self.waiting().entry(partition).or_insert(message);
                 }

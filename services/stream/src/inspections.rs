@@ -1,6 +1,5 @@
 //! Accounts' statistics for people who ask: looked up between two batches, and written beside the loop.
 
-use crate::chain;
 use crate::metrics::{Metrics, ResultLabel};
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,6 +8,7 @@ use tidegate_bus::{Bus, MESSAGE_MAX_BYTES, Message, Topic};
 use tidegate_detect::Inspection;
 use tidegate_domain::{Account, ClientSeen};
 use tidegate_proto::{Inspect, client_to_proto, v1};
+use tidegate_runtime::error_line;
 use tokio::sync::mpsc;
 
 /// Most inspections that are done after one batch, over all partitions; who asks more is not answered, and asks again.
@@ -53,7 +53,7 @@ impl Inspections {
             let Some(mut waiting) = waiting else { return };
             while let Some(answer) = waiting.recv().await {
                 if let Err(error) = bus.append(Topic::Inspections, vec![answer]).await {
-                    tracing::warn!(error = %chain(&error), "could not answer who asked for an account's statistics");
+                    tracing::warn!(error = %error_line(&error), "could not answer who asked for an account's statistics");
                     count.get_or_create(&ResultLabel { result: "not_written" }).inc();
                 }
             }

@@ -30,5 +30,3 @@ pub use partition::{Counts, Output, Partition, PartitionError};
 pub use rule_files::{RuleFileError, RuleFiles};
 pub use service::{Service, StreamError};
 pub use settings::DomainExemptions;
-
-pub(crate) use worker::chain;

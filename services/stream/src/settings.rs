@@ -1,6 +1,5 @@
 //! What administrators set at run time: the compacted topic `settings`, read whole and followed.
 
-use crate::chain;
 use crate::metrics::{Metrics, ResultLabel};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +10,7 @@ use tidegate_detect::RuleSettings;
 use tidegate_domain::{Account, DomainExemption, Setting, SettingKind};
 use tidegate_proto::setting_from_proto;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::watch;
 
 /// Most settings that are in force; more are left out.
@@ -79,7 +79,7 @@ impl SettingsFeed {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let error = self.read_on(&mut backoff).await;
-            tracing::warn!(error = %chain(&error), "reading the settings failed; those in force stay, trying again");
+            tracing::warn!(error = %error_line(&error), "reading the settings failed; those in force stay, trying again");
             tokio::time::sleep(backoff.pause()).await;
         }
     }

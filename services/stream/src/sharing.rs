@@ -2,10 +2,11 @@
 
 use crate::service::StreamError;
 use crate::take_over::{Owned, TakeOver};
-use crate::worker::{PART, Worker, chain};
+use crate::worker::{PART, Worker};
 use futures::future::join_all;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tidegate_runtime::error_line;
 use tokio::task::{JoinError, JoinSet};
 
 /// The longest window, and an hour for edges that were cut off.
@@ -86,7 +87,7 @@ impl Worker {
             }
             Ok(_) => {}
             Err(StreamError::TakeOver { partition, source }) => {
-                let error = chain(&source);
+                let error = error_line(&source);
                 tracing::warn!(partition, error, "the partition could not be taken over; trying again");
                 self.report_readiness();
             }

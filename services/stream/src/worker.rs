@@ -24,9 +24,9 @@ use tidegate_bus::{Batch, Bus, BusError, Membership, Message, ReadFrom, Reader, 
 use tidegate_detect::Rules;
 use tidegate_domain::AccountState;
 use tidegate_proto::state_to_proto;
-use tidegate_runtime::Health;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
+use tidegate_runtime::{Health, error_line};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
@@ -222,7 +222,7 @@ impl Worker {
                 Ok(answer) => self.inspections.answer(&answer),
                 Err(error) => {
                     self.inspections.count("failed");
-                    tracing::error!(account = %request.account, error = %chain(&error), "could not look at an account");
+                    tracing::error!(account = %request.account, error = %error_line(&error), "could not look at an account");
                 }
             }
         }
@@ -348,7 +348,7 @@ impl Worker {
 
     /// Waits out a passing fault, longer each time.
     async fn fault(&self, doing: &str, error: &BusError, backoff: &mut Backoff, shutdown: &CancellationToken) {
-        let (error, pause) = (chain(error), backoff.pause());
+        let (error, pause) = (error_line(error), backoff.pause());
         tracing::warn!(%error, retry_ms = pause.as_millis(), "{doing} failed; trying again");
         self.health.not_ready(PART, format!("{doing} fails: {error}"));
         tokio::select! {
@@ -395,16 +395,4 @@ fn state_message(state: &AccountState) -> Message {
         key: Bytes::copy_from_slice(state.account.as_str().as_bytes()),
         value: Some(state_to_proto(state).encode_to_vec().into()),
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -7,7 +7,6 @@ use crate::audit::{WRITE_WAIT, new_id};
 use crate::clock::now_ms;
 use crate::methods::{self, Method};
 use crate::metrics::{ActionLabel, ActionResult};
-use crate::replica_feed::error_line;
 use crate::waiters::Waiter;
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,6 +15,7 @@ use tidegate_bus::{Message, Place, Topic};
 use tidegate_domain::{Account, AccountState};
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::{state_to_proto, v1};
+use tidegate_runtime::error_line;
 use tonic::Status;
 
 /// What stands as the result in the record that is written before an action.

@@ -4,7 +4,6 @@ use super::AdminApi;
 use super::check::{invalid, parse_account};
 use crate::admission::Call;
 use crate::audit::{WRITE_WAIT, new_id};
-use crate::replica_feed::error_line;
 use bytes::Bytes;
 use prost::Message as _;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tidegate_bus::{Message, Topic};
 use tidegate_domain::Account;
 use tidegate_proto::v1;
 use tidegate_proto::v1::command::Kind;
+use tidegate_runtime::error_line;
 use tonic::Status;
 
 /// Most points of each statistic's past.

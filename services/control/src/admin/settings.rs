@@ -5,7 +5,6 @@ use super::check::{invalid, parse_account, text, who_and_why};
 use crate::admission::Call;
 use crate::audit::WRITE_WAIT;
 use crate::clock::now_ms;
-use crate::replica_feed::error_line;
 use bytes::Bytes;
 use prost::Message as _;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tidegate_bus::{Message, Topic};
 use tidegate_domain::Account;
 use tidegate_proto::v1;
 use tidegate_proto::v1::setting::Kind;
+use tidegate_runtime::error_line;
 use tonic::{Code, Status};
 
 /// Most settings: all of them are held by every worker.

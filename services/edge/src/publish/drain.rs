@@ -2,12 +2,12 @@
 
 use super::spool::SpooledBatch;
 use super::{Sender, Spool};
-use crate::error::error_line;
 use crate::metrics::SPOOLED;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_journal::JournalError;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -1,11 +1,11 @@
 //! Publishing straight to Kafka, which may not be there when the edge starts.
 
-use crate::error::error_line;
 use async_trait::async_trait;
 use std::time::Duration;
 use tidegate_bus::{BusError, BusPublisher, KafkaBus, KafkaConfig, Published, Publisher};
 use tidegate_proto::v1;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::watch;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

@@ -1,13 +1,13 @@
 //! The live lane: events as they happen, and the batch that is kept while its fate is not known.
 
 use super::{BATCH_MAX_EVENTS, BATCH_MAX_OCTETS, Numbers, Sender, Spool};
-use crate::error::error_line;
 use crate::metrics::{LIVE, Metrics};
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_proto::v1;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

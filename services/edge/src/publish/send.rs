@@ -1,11 +1,11 @@
 //! Sends one batch and says whether it is settled.
 
-use crate::error::error_line;
 use crate::metrics::{LaneLabel, Metrics};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_bus::{BusError, Publisher};
 use tidegate_proto::v1;
+use tidegate_runtime::error_line;
 
 /// Sends batches of events.
 pub(crate) struct Sender {

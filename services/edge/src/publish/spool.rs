@@ -6,7 +6,7 @@
 use super::{BATCH_MAX_EVENTS, BATCH_MAX_OCTETS};
 use crate::clock::Clock;
 use crate::config::SpoolConfig;
-use crate::error::{EdgeError, error_line};
+use crate::error::EdgeError;
 use crate::metrics::{Metrics, because, set_counter};
 use prost::Message as _;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_journal::{Batch, Journal, JournalError, NewRecord, Options, Retention};
 use tidegate_proto::v1;
+use tidegate_runtime::error_line;
 use tokio::sync::{Notify, oneshot};
 
 const FILE: &str = "spool.db";

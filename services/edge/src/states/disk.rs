@@ -8,7 +8,7 @@
 
 use super::HeldStates;
 use crate::clock::Clock;
-use crate::error::{EdgeError, error_line};
+use crate::error::EdgeError;
 use crate::metrics::{Metrics, set_gauge};
 use bytes::Bytes;
 use prost::Message as _;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use tidegate_domain::{Account, AccountState, Position, Positions, Replica};
 use tidegate_journal::{Batch, Journal, JournalError, NewRecord, Options, Retention, Synchronous};
 use tidegate_proto::{state_to_proto, v1};
+use tidegate_runtime::error_line;
 use tokio_util::sync::CancellationToken;
 
 pub(super) const FILE: &str = "states.db";

@@ -4,10 +4,10 @@ use super::folder::{CheckpointError, Folder};
 use super::manifest::Manifest;
 use super::segment::SegmentReader;
 use super::writer::KEPT;
-use crate::chain;
 use futures::{StreamExt, TryStreamExt};
 use tidegate_bus::Bounds;
 use tidegate_detect::{Engine, Loaded};
+use tidegate_runtime::error_line;
 
 /// Segments that are fetched while another is read.
 const FETCHED_AHEAD: usize = 4;
@@ -64,7 +64,7 @@ where
     let manifests = match folder.list().await {
         Ok((manifests, _)) => manifests,
         Err(error) => {
-            tracing::warn!(partition, error = chain(&error), "no checkpoint can be read; the log is");
+            tracing::warn!(partition, error = error_line(&error), "no checkpoint can be read; the log is");
             restored.passed_over = 1;
             return Ok(restored);
         }
@@ -79,10 +79,10 @@ where
                         restored.taken = Some(Found { engine, manifest, loaded });
                         return Ok(restored);
                     }
-                    Err(error) => chain(&error),
+                    Err(error) => error_line(&error),
                 },
             },
-            Err(error) => chain(&error),
+            Err(error) => error_line(&error),
         };
         restored.passed_over += 1;
         tracing::warn!(partition, sequence, reason = unusable, "a checkpoint cannot be used; trying the one before");

@@ -4,7 +4,6 @@ use super::folder::{CheckpointError, Folder, epoch_of, segment_name};
 use super::manifest::{Covered, FORMAT, Manifest, SegmentRef};
 use super::metrics::CheckpointMetrics;
 use super::segment::{Segment, SegmentWriter};
-use crate::chain;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_detect::Statistics;
 use tidegate_runtime::backoff::Backoff;
+use tidegate_runtime::error_line;
 use tokio::sync::mpsc;
 
 /// Manifests that are kept, with their segments.
@@ -325,7 +325,7 @@ impl Writing {
         if let Err(error) = self.delete_old().await {
             tracing::warn!(
                 partition = self.owner.partition,
-                error = chain(&error),
+                error = error_line(&error),
                 "old checkpoints could not be deleted"
             );
         }
@@ -383,7 +383,7 @@ impl Writing {
 
     async fn wait(&self, doing: &str, error: &CheckpointError, backoff: &mut Backoff) {
         self.metrics.failed();
-        let (partition, error, pause) = (self.owner.partition, chain(error), backoff.pause());
+        let (partition, error, pause) = (self.owner.partition, error_line(error), backoff.pause());
         tracing::warn!(partition, error, retry_ms = pause.as_millis(), "{doing} checkpoints failed; trying again");
         tokio::time::sleep(pause).await;
     }
