@@ -1,5 +1,6 @@
 //! Writes the audit: who asked what, and what came of it.
 
+use crate::append::append;
 use crate::clock::now_ms;
 use crate::metrics::Metrics;
 use bytes::Bytes;
@@ -8,12 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_bus::{Bus, Message, Topic};
 use tidegate_proto::v1;
-use tidegate_runtime::error_line;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// How long a write may take before it counts as failed.
-pub(crate) const WRITE_WAIT: Duration = Duration::from_secs(10);
 /// Longest text kept of what somebody asked, in octets.
 const MAX_TEXT_OCTETS: usize = 1_024;
 
@@ -53,7 +51,7 @@ impl Audit {
     /// # Errors
     /// As for [`Audit::write`].
     pub async fn write_all(&self, records: Vec<v1::AuditRecord>) -> Result<(), Status> {
-        append(&self.bus, &self.metrics, records.into_iter().map(finished).collect()).await
+        write(&self.bus, &self.metrics, records.into_iter().map(finished).collect()).await
     }
 
     /// Writes `record` soon: for what changes nothing, and is not held up by the audit. One that cannot be written is
@@ -75,7 +73,7 @@ async fn write_noted(bus: Arc<dyn Bus>, metrics: Metrics, mut noted: mpsc::Recei
     let mut records = Vec::new();
     while noted.recv_many(&mut records, BATCH).await > 0 {
         // That they are lacking is logged and counted.
-        let _ = append(&bus, &metrics, std::mem::take(&mut records)).await;
+        let _ = write(&bus, &metrics, std::mem::take(&mut records)).await;
     }
 }
 
@@ -90,13 +88,9 @@ fn finished(mut record: v1::AuditRecord) -> v1::AuditRecord {
     record
 }
 
-async fn append(bus: &Arc<dyn Bus>, metrics: &Metrics, records: Vec<v1::AuditRecord>) -> Result<(), Status> {
+async fn write(bus: &Arc<dyn Bus>, metrics: &Metrics, records: Vec<v1::AuditRecord>) -> Result<(), Status> {
     let messages = records.iter().map(message).collect();
-    let why = match tokio::time::timeout(WRITE_WAIT, bus.append(Topic::Audit, messages)).await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => error_line(&error),
-        Err(_) => format!("it took more than {} s", WRITE_WAIT.as_secs()),
-    };
+    let Err(why) = append(&**bus, Topic::Audit, messages).await else { return Ok(()) };
     metrics.audit_failures.inc_by(records.len() as u64);
     for record in &records {
         tracing::error!(

@@ -3,6 +3,7 @@
 use crate::admission::{Admission, Call};
 use crate::methods::{self, METHODS};
 use crate::metrics::Metrics;
+use crate::paging::page_size;
 use crate::tails::{Key, Tails};
 use std::sync::Arc;
 use tidegate_access::Scope;
@@ -14,8 +15,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-const DEFAULT_PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1_000;
 /// Messages that wait for the connection to take them.
 const OUTGOING: usize = 64;
 /// Longest text in a filter, in octets.
@@ -72,11 +71,7 @@ impl v1::audit_service_server::AuditService for AuditApi {
 impl AuditApi {
     fn list(&self, call: &Call, request: v1::ListAuditRequest) -> Result<v1::ListAuditResponse, Status> {
         let filter = self.filter(call, request.filter)?;
-        let most = match request.page_size {
-            0 => DEFAULT_PAGE,
-            size if size <= MAX_PAGE => size,
-            size => return Err(Status::invalid_argument(format!("page_size is {size}; allowed: 0 to {MAX_PAGE}"))),
-        } as usize;
+        let most = page_size(request.page_size)?;
         let before = if request.page_token.is_empty() { None } else { Some(from_token(&request.page_token)?) };
         let mut found = self.tails.audit.newest(before.as_ref(), most + 1, |record| filter.matches(record));
         let more = found.len() > most;

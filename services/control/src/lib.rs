@@ -8,6 +8,7 @@
 mod accounts;
 mod admin;
 mod admission;
+mod append;
 mod audit;
 mod audit_service;
 mod caller;
@@ -26,6 +27,7 @@ mod listener;
 mod lock_days;
 mod methods;
 mod metrics;
+mod paging;
 mod replica_feed;
 mod service;
 mod standing;

@@ -1,6 +1,6 @@
 //! What this replica knows: all account states, the rules in force, and who is to be told of a change.
 
-use crate::accounts::{Accounts, Changed};
+use crate::accounts::{Accounts, Among, Changed, Cursor, Order};
 use crate::waiters::Waiters;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -11,6 +11,9 @@ use tidegate_proto::v1;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+
+/// Most accounts looked at under one lock.
+pub(crate) const SCAN_CHUNK: usize = 4_096;
 
 /// What this replica knows. The feed writes it, everybody else reads.
 pub(crate) struct View {
@@ -137,6 +140,28 @@ impl View {
     pub fn state_of(&self, account: &Account) -> Arc<AccountState> {
         let known = self.accounts.read().get(account).cloned();
         known.unwrap_or_else(|| Arc::new(AccountState::new(account.clone())))
+    }
+
+    /// Shows `visit` all accounts after `after`, until it answers `false`: a chunk at a time, so that the feed can write
+    /// in between.
+    pub async fn visit(
+        &self,
+        among: Among<'_>,
+        order: Order,
+        after: Option<Cursor>,
+        mut visit: impl FnMut(&Arc<AccountState>) -> bool,
+    ) {
+        let (mut cursor, mut goes_on) = (after, true);
+        loop {
+            cursor = self.accounts.read().scan(among, order, cursor.as_ref(), SCAN_CHUNK, |state| {
+                goes_on = visit(state);
+                goes_on
+            });
+            if cursor.is_none() || !goes_on {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Wakes with each change of the states.

@@ -3,19 +3,17 @@
 use super::AdminApi;
 use super::check::{Action, check};
 use crate::admission::Call;
-use crate::audit::{WRITE_WAIT, new_id};
+use crate::append::{append, command_message};
+use crate::audit::new_id;
 use crate::clock::now_ms;
 use crate::methods::{self, Method};
 use crate::metrics::{ActionLabel, ActionResult};
 use crate::waiters::Waiter;
-use bytes::Bytes;
-use prost::Message as _;
 use std::sync::Arc;
-use tidegate_bus::{Message, Place, Topic};
+use tidegate_bus::{Place, Topic};
 use tidegate_domain::{Account, AccountState};
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::{state_to_proto, v1};
-use tidegate_runtime::error_line;
 use tonic::Status;
 
 /// What stands as the result in the record that is written before an action.
@@ -111,19 +109,14 @@ impl AdminApi {
             reason: action.reason.clone(),
             kind: Some(action.kind.clone()),
         };
-        let key = Bytes::copy_from_slice(action.account.as_str().as_bytes());
-        let message = Message { key, value: Some(command.encode_to_vec().into()) };
         let waiter = self.view.waiters.wait_for(command_id.clone());
-        let why = match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Commands, vec![message])).await {
-            Ok(Ok(places)) => {
-                let place = places.first().copied();
-                return self.outcome(action, command_id, waiter, place).await;
+        match append(&*self.bus, Topic::Commands, vec![command_message(&command)]).await {
+            Ok(places) => self.outcome(action, command_id, waiter, places.first().copied()).await,
+            Err(why) => {
+                let why = format!("the command is not known to be written, and may still be applied: {why}");
+                (ActionResult::Failed, Err(Status::unavailable(why)))
             }
-            Ok(Err(error)) => error_line(&error),
-            Err(_) => format!("it took more than {} s", WRITE_WAIT.as_secs()),
-        };
-        let why = format!("the command is not known to be written, and may still be applied: {why}");
-        (ActionResult::Failed, Err(Status::unavailable(why)))
+        }
     }
 
     async fn outcome(

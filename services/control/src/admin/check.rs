@@ -48,20 +48,26 @@ pub(super) fn check(
 ) -> Result<Action, Status> {
     let account = parse_account(&asked.account, form)?;
     let (actor, reason) = who_and_why(&asked.actor, &asked.reason)?;
-    let wait_ms = match asked.wait_ms {
-        0 => config.command_wait_ms,
-        wait_ms if wait_ms <= config.max_command_wait_ms => wait_ms,
-        wait_ms => {
-            let allowed = format!("0 to {}", config.max_command_wait_ms);
-            return Err(invalid("wait_ms", &format!("is {wait_ms}"), &allowed));
-        }
-    };
+    let wait = wait(asked.wait_ms, config)?;
     let kind = asked.kind.ok_or_else(|| {
         let (field, allowed) = must_say(method);
         invalid(field, "is not set", allowed)
     })?;
     check_kind(&kind, now_ms)?;
-    Ok(Action { account, actor, reason, kind, wait: Duration::from_millis(wait_ms.into()) })
+    Ok(Action { account, actor, reason, kind, wait })
+}
+
+/// How long to wait when a request asks for `wait_ms`; 0: as configured.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when it is longer than allowed.
+pub(super) fn wait(wait_ms: u32, config: &ControlConfig) -> Result<Duration, Status> {
+    let wait_ms = if wait_ms == 0 { config.command_wait_ms } else { wait_ms };
+    if wait_ms > config.max_command_wait_ms {
+        let allowed = format!("0 to {}", config.max_command_wait_ms);
+        return Err(invalid("wait_ms", &format!("is {wait_ms}"), &allowed));
+    }
+    Ok(Duration::from_millis(wait_ms.into()))
 }
 
 /// Who asks, and why.

@@ -1,23 +1,19 @@
 //! An account's statistics, asked of the owner of its partition over the log; and who was told of its decisions.
 
 use super::AdminApi;
-use super::check::{invalid, parse_account};
+use super::check::{invalid, parse_account, wait};
 use crate::admission::Call;
-use crate::audit::{WRITE_WAIT, new_id};
-use bytes::Bytes;
-use prost::Message as _;
-use std::time::Duration;
-use tidegate_bus::{Message, Topic};
+use crate::append::{append, command_message};
+use crate::audit::new_id;
+use crate::paging::page_size;
+use tidegate_bus::Topic;
 use tidegate_domain::Account;
 use tidegate_proto::v1;
 use tidegate_proto::v1::command::Kind;
-use tidegate_runtime::error_line;
 use tonic::Status;
 
 /// Most points of each statistic's past.
 const MAX_POINTS: u32 = 200;
-const DEFAULT_PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1_000;
 
 impl AdminApi {
     pub(super) async fn inspect(
@@ -30,14 +26,7 @@ impl AdminApi {
         if request.points > MAX_POINTS {
             return Err(invalid("points", &format!("is {}", request.points), &format!("0 to {MAX_POINTS}")));
         }
-        let wait_ms = match request.wait_ms {
-            0 => self.config.command_wait_ms,
-            wait_ms if wait_ms <= self.config.max_command_wait_ms => wait_ms,
-            wait_ms => {
-                let allowed = format!("0 to {}", self.config.max_command_wait_ms);
-                return Err(invalid("wait_ms", &format!("is {wait_ms}"), &allowed));
-            }
-        };
+        let wait = wait(request.wait_ms, &self.config)?;
         let command_id = new_id();
         let mut waiter = self.tails.inspections.wait_for(command_id.clone());
         let command = v1::Command {
@@ -47,16 +36,9 @@ impl AdminApi {
             reason: "inspection".to_owned(),
             kind: Some(Kind::Inspect(v1::InspectCommand { points: request.points })),
         };
-        let key = Bytes::copy_from_slice(account.as_str().as_bytes());
-        let message = Message { key, value: Some(command.encode_to_vec().into()) };
-        match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Commands, vec![message])).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                return Err(Status::unavailable(format!("the question could not be written: {}", error_line(&error))));
-            }
-            Err(_) => return Err(Status::unavailable("the question could not be written in time")),
-        }
-        let answer = tokio::time::timeout(Duration::from_millis(wait_ms.into()), waiter.answer()).await;
+        let asked = append(&*self.bus, Topic::Commands, vec![command_message(&command)]).await;
+        asked.map_err(|why| Status::unavailable(format!("the question could not be written: {why}")))?;
+        let answer = tokio::time::timeout(wait, waiter.answer()).await;
         let inspection = answer.map_err(|_| {
             Status::unavailable(
                 "the owner of the account's partition has not answered in time; is a stream worker running?",
@@ -77,12 +59,8 @@ impl AdminApi {
         if let Some(account) = &account {
             call.check(account)?;
         }
-        let most = match request.page_size {
-            0 => DEFAULT_PAGE,
-            size if size <= MAX_PAGE => size,
-            size => return Err(invalid("page_size", &format!("is {size}"), &format!("0 to {MAX_PAGE}"))),
-        };
-        let found = self.tails.notifications.newest(None, most as usize, |notification| {
+        let most = page_size(request.page_size)?;
+        let found = self.tails.notifications.newest(None, most, |notification| {
             let is_meant = match &account {
                 Some(account) => notification.account == account.as_str(),
                 None => Account::parse(&notification.account).is_ok_and(|account| call.scope.has(&account)),

@@ -6,19 +6,15 @@ use super::filter::Filter;
 use crate::accounts::{Cursor, Order};
 use crate::admission::Call;
 use crate::clock::now_ms;
+use crate::paging::page_size;
 use prost::Message as _;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountState};
 use tidegate_proto::{state_to_proto, v1};
 use tonic::Status;
 
-const DEFAULT_PAGE: u32 = 100;
-const MAX_PAGE: u32 = 1_000;
 /// Most octets of states in one page, well below the 4 MiB that gRPC clients take by default.
 const MAX_PAGE_OCTETS: usize = 2 << 20;
-/// Most accounts looked at under one lock, so that the feed can write in between.
-pub(super) const SCAN_CHUNK: usize = 4_096;
-
 impl AdminApi {
     pub(super) async fn list(
         &self,
@@ -28,11 +24,7 @@ impl AdminApi {
         self.view.ensure_ready()?;
         let filter = Filter::new(request.filter.clone(), &self.form, &call.scope)?;
         let order = order(&request)?;
-        let page_size = match request.page_size {
-            0 => DEFAULT_PAGE,
-            size if size <= MAX_PAGE => size,
-            size => return Err(Status::invalid_argument(format!("page_size is {size}; allowed: 0 to {MAX_PAGE}"))),
-        } as usize;
+        let page_size = page_size(request.page_size)?;
         let after = if request.page_token.is_empty() { None } else { Some(from_token(&request.page_token, order)?) };
         let (found, total) = self.find(&filter, order, after, page_size).await;
         let (states, next) = page(&found, order, page_size);
@@ -67,23 +59,17 @@ impl AdminApi {
         let all = !filter.is_plain();
         let mut found = Vec::new();
         let mut total = 0;
-        let mut cursor = if all { None } else { after.clone() };
-        loop {
-            let next = self.view.accounts.read().scan(filter.among(), order, cursor.as_ref(), SCAN_CHUNK, |state| {
-                if filter.matches(state, now_ms) {
-                    total += 1;
-                    if found.len() <= page_size && after.as_ref().is_none_or(|after| after.precedes(state)) {
-                        found.push(Arc::clone(state));
-                    }
+        let from = if all { None } else { after.clone() };
+        let visited = self.view.visit(filter.among(), order, from, |state| {
+            if filter.matches(state, now_ms) {
+                total += 1;
+                if found.len() <= page_size && after.as_ref().is_none_or(|after| after.precedes(state)) {
+                    found.push(Arc::clone(state));
                 }
-                all || found.len() <= page_size
-            });
-            if next.is_none() || (!all && found.len() > page_size) {
-                break;
             }
-            cursor = next;
-            tokio::task::yield_now().await;
-        }
+            all || found.len() <= page_size
+        });
+        visited.await;
         if !all {
             total = self.view.accounts.read().count(filter.among());
         }

@@ -5,21 +5,19 @@ use super::check::{check_kind, invalid, parse_account, who_and_why};
 use super::{AdminApi, Filter};
 use crate::accounts::{Among, Order};
 use crate::admission::Call;
-use crate::audit::{WRITE_WAIT, new_id};
+use crate::append::{append, command_message};
+use crate::audit::new_id;
 use crate::clock::now_ms;
 use crate::waiters::Waiter;
-use bytes::Bytes;
 use futures::StreamExt as _;
-use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_bus::{Message, Place, Topic};
+use tidegate_bus::{Place, Topic};
 use tidegate_domain::{AccountState, Status as AccountStatus};
 use tidegate_proto::v1::act_on_many_request::Kind as AskedKind;
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::{state_to_proto, v1};
-use tidegate_runtime::error_line;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,7 +70,10 @@ impl AdminApi {
         let actor = call.actor(&request.actor);
         call.record.actor.clone_from(&actor);
         call.record.reason.clone_from(&request.reason);
-        let checked = self.view.ensure_ready().and_then(|()| self.select(&call, &request, &actor));
+        let checked = match self.view.ensure_ready() {
+            Ok(()) => self.select(&call, &request, &actor).await,
+            Err(status) => Err(status),
+        };
         let (selected, kind, actor, reason) = match checked {
             Ok(checked) => checked,
             Err(status) => return Err(self.admission.deny(call, status).await),
@@ -97,7 +98,7 @@ impl AdminApi {
     }
 
     /// The accounts that are meant, and what is asked.
-    fn select(&self, call: &Call, request: &v1::ActOnManyRequest, actor: &str) -> Result<Selected, Status> {
+    async fn select(&self, call: &Call, request: &v1::ActOnManyRequest, actor: &str) -> Result<Selected, Status> {
         let (actor, reason) = who_and_why(actor, &request.reason)?;
         let kind = match request.kind.clone() {
             Some(AskedKind::Lock(lock)) => Kind::Lock(self.with_reply(lock)),
@@ -106,7 +107,7 @@ impl AdminApi {
         };
         check_kind(&kind, now_ms())?;
         let selected = if request.accounts.is_empty() {
-            self.by_filter(call, request, matches!(kind, Kind::Unlock(_)))?
+            self.by_filter(call, request, matches!(kind, Kind::Unlock(_))).await?
         } else {
             self.by_name(call, request)?
         };
@@ -144,7 +145,7 @@ impl AdminApi {
         Ok(selected.into_values().collect())
     }
 
-    fn by_filter(
+    async fn by_filter(
         &self,
         call: &Call,
         request: &v1::ActOnManyRequest,
@@ -166,12 +167,13 @@ impl AdminApi {
         let mut selected = Vec::new();
         // One more than is allowed is enough to know.
         let most = self.config.max_accounts_at_once.saturating_add(1);
-        self.view.accounts.read().scan(among, Order::Name, None, usize::MAX, |state| {
+        let visited = self.view.visit(among, Order::Name, None, |state| {
             if filter.matches(state, now_ms) && is_since(state) {
                 selected.push(Arc::clone(state));
             }
             selected.len() < most
         });
+        visited.await;
         Ok(selected)
     }
 
@@ -274,9 +276,7 @@ impl AdminApi {
             };
             let waiter = self.view.waiters.wait_for(command_id.clone());
             let (actor, reason) = (actor.to_owned(), reason.to_owned());
-            let key = Bytes::copy_from_slice(account.as_bytes());
-            let command = v1::Command { id: command_id, account, actor, reason, kind: Some(kind) };
-            messages.push(Message { key, value: Some(command.encode_to_vec().into()) });
+            messages.push(command_message(&v1::Command { id: command_id, account, actor, reason, kind: Some(kind) }));
             written.push(Written { before: planned.before, record, waiter, place: None });
         }
         if written.is_empty() {
@@ -284,13 +284,9 @@ impl AdminApi {
         }
         let first = |one: &Written| v1::AuditRecord { result: ASKED.to_owned(), ..one.record.clone() };
         audit.write_all(written.iter().map(first).collect()).await?;
-        match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Commands, messages)).await {
-            Ok(Ok(places)) => written.iter_mut().zip(places).for_each(|(one, place)| one.place = Some(place)),
-            failed => {
-                let why = match failed {
-                    Ok(Err(error)) => error_line(&error),
-                    _ => format!("it took more than {} s", WRITE_WAIT.as_secs()),
-                };
+        match append(&*self.bus, Topic::Commands, messages).await {
+            Ok(places) => written.iter_mut().zip(places).for_each(|(one, place)| one.place = Some(place)),
+            Err(why) => {
                 let why = format!("the commands are not known to be written, and may still be applied: {why}");
                 let failed = |one: Written| v1::AuditRecord { result: why.clone(), ..one.record };
                 let _ = audit.write_all(written.into_iter().map(failed).collect()).await;

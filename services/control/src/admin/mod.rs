@@ -225,7 +225,7 @@ impl v1::admin_service_server::AdminService for AdminApi {
         request: Request<v1::GetOverviewRequest>,
     ) -> Result<Response<v1::GetOverviewResponse>, Status> {
         let call = self.admission.admit(&request, methods::GET_OVERVIEW, "", "").await?;
-        let answer = self.overview(&call);
+        let answer = self.overview(&call).await;
         self.admission.looked(call, answer).await.map(Response::new)
     }
 

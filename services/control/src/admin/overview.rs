@@ -15,35 +15,34 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const DAYS: i64 = 30;
 
 impl AdminApi {
-    pub(super) fn overview(&self, call: &Call) -> Result<v1::GetOverviewResponse, Status> {
+    pub(super) async fn overview(&self, call: &Call) -> Result<v1::GetOverviewResponse, Status> {
         self.view.ensure_ready()?;
         let now_ms = now_ms();
         let within = Filter::new(None, &self.form, &call.scope)?;
         let mut answer = v1::GetOverviewResponse::default();
-        {
-            let accounts = self.view.accounts.read();
-            accounts.scan(Among::Refused, Order::Name, None, usize::MAX, |state| {
-                if within.matches(state, now_ms) {
-                    match state.status {
-                        AccountStatus::Locked(_) => answer.locked += 1,
-                        AccountStatus::Throttled(_) => answer.throttled += 1,
-                        AccountStatus::Active => {}
-                    }
+        let refused = self.view.visit(Among::Refused, Order::Name, None, |state| {
+            if within.matches(state, now_ms) {
+                match state.status {
+                    AccountStatus::Locked(_) => answer.locked += 1,
+                    AccountStatus::Throttled(_) => answer.throttled += 1,
+                    AccountStatus::Active => {}
                 }
-                true
-            });
-            accounts.scan(Among::OnProbation, Order::Name, None, usize::MAX, |state| {
-                let is_on = state.probation_until_ms.is_some_and(|until_ms| now_ms < until_ms);
-                answer.on_probation += u64::from(is_on && within.matches(state, now_ms));
-                true
-            });
-            let today_ms = now_ms - now_ms.rem_euclid(DAY_MS);
-            answer.locks_per_day = (0..DAYS)
-                .rev()
-                .map(|back| today_ms - back * DAY_MS)
-                .map(|day_ms| v1::DayCount { day_ms, count: accounts.locks_on(day_ms, call.scope.limited_to()) })
-                .collect();
-        }
+            }
+            true
+        });
+        refused.await;
+        let on_probation = self.view.visit(Among::OnProbation, Order::Name, None, |state| {
+            let is_on = state.probation_until_ms.is_some_and(|until_ms| now_ms < until_ms);
+            answer.on_probation += u64::from(is_on && within.matches(state, now_ms));
+            true
+        });
+        on_probation.await;
+        let today_ms = now_ms - now_ms.rem_euclid(DAY_MS);
+        let days = (0..DAYS).rev().map(|back| today_ms - back * DAY_MS);
+        let accounts = self.view.accounts.read();
+        let locks = days.map(|day_ms| (day_ms, accounts.locks_on(day_ms, call.scope.limited_to())));
+        answer.locks_per_day = locks.map(|(day_ms, count)| v1::DayCount { day_ms, count }).collect();
+        drop(accounts);
         answer.over_limits = self.over_limits(call, now_ms - HOUR_MS);
         if call.scope.is_all() {
             let edges = self.registry.list();

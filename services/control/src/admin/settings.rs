@@ -1,20 +1,18 @@
 //! Settings that administrators make at run time: rules switched off, domains exempted, other limits.
 
 use super::AdminApi;
-use super::check::{invalid, parse_account, text, who_and_why};
+use super::check::{invalid, parse_account, text, wait, who_and_why};
 use crate::admission::Call;
-use crate::audit::WRITE_WAIT;
+use crate::append::append;
 use crate::clock::now_ms;
 use bytes::Bytes;
 use prost::Message as _;
-use std::time::Duration;
 use tidegate_access::Scope;
 use tidegate_bus::{Message, Topic};
 use tidegate_domain::Account;
 use tidegate_proto::v1;
 use tidegate_proto::v1::setting::Kind;
-use tidegate_runtime::error_line;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Most settings: all of them are held by every worker.
 const MAX_SETTINGS: usize = 10_000;
@@ -38,14 +36,9 @@ impl AdminApi {
             if !known {
                 return Err(Status::not_found(format!("no rule is called {rule:?}; ListRules tells those in force")));
             }
-            let wait_ms = if request.wait_ms == 0 { self.config.command_wait_ms } else { request.wait_ms };
-            if wait_ms > self.config.max_command_wait_ms {
-                let allowed = format!("0 to {}", self.config.max_command_wait_ms);
-                return Err(invalid("wait_ms", &format!("is {wait_ms}"), &allowed));
-            }
-            Ok((rule, wait_ms))
+            Ok((rule, wait(request.wait_ms, &self.config)?))
         });
-        let (rule, wait_ms) = match checked {
+        let (rule, wait) = match checked {
             Ok(checked) => checked,
             Err(status) => return Err(self.admission.deny(call, status).await),
         };
@@ -53,7 +46,7 @@ impl AdminApi {
         let set = Change { key: format!("rule/{rule}"), kind: request.off.then_some(kind) };
         self.set(call, &request.actor, &request.reason, set).await?;
         let spread = self.has_spread(&rule, request.off);
-        let applied = tokio::time::timeout(Duration::from_millis(wait_ms.into()), spread).await.is_ok();
+        let applied = tokio::time::timeout(wait, spread).await.is_ok();
         Ok(v1::SwitchRuleResponse { applied })
     }
 
@@ -154,19 +147,15 @@ impl AdminApi {
             v1::Setting { key, actor, reason, set_ms: now_ms(), kind }.encode_to_vec().into()
         });
         let message = Message { key: Bytes::from(change.key), value };
-        let written = match tokio::time::timeout(WRITE_WAIT, self.bus.append(Topic::Settings, vec![message])).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error_line(&error)),
-            Err(_) => Err(format!("it took more than {} s", WRITE_WAIT.as_secs())),
-        };
-        let written = written
-            .map_err(|why| Status::new(Code::Unavailable, format!("the setting is not known to be written: {why}")));
+        let written = append(&*self.bus, Topic::Settings, vec![message]).await;
+        let written =
+            written.map_err(|why| Status::unavailable(format!("the setting is not known to be written: {why}")));
         if let Err(status) = &written {
             status.message().clone_into(&mut call.record.result);
         }
         // It is done; that its second record is lacking is logged and counted.
         let _ = audit.write(call.record).await;
-        written
+        written.map(drop)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::AdminApi;
 use super::filter::Filter;
-use super::list::SCAN_CHUNK;
 use crate::accounts::{Changed, Order};
 use crate::admission::Call;
 use crate::clock::now_ms;
+use crate::view::SCAN_CHUNK;
 use std::sync::Arc;
 use tidegate_domain::AccountState;
 use tidegate_proto::v1::watch_accounts_response::Kind;
