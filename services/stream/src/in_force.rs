@@ -37,6 +37,8 @@ pub(crate) struct Making {
     task: Option<JoinHandle<Made>>,
     /// File or settings changed again meanwhile.
     is_stale: bool,
+    /// How many changes of the file were taken that are not in force yet.
+    taken: u64,
 }
 
 impl InForce {
@@ -103,6 +105,10 @@ impl Worker {
         self.announce();
         if self.making.is_stale {
             self.make_anew();
+        } else {
+            // Only now: whoever waits for it may count on the new rules.
+            let taken = std::mem::take(&mut self.making.taken);
+            self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "taken" }).inc_by(taken);
         }
         Ok(())
     }
@@ -128,7 +134,7 @@ impl Worker {
                 );
                 self.file_rules = rules;
                 self.in_force.file_problems = Vec::new();
-                self.metrics.rule_reloads.get_or_create(&ResultLabel { result: "taken" }).inc();
+                self.making.taken += 1;
                 self.make_anew();
             }
             Err(error) => {
