@@ -1,0 +1,1 @@
+//! Keeps every event and decision in Delta Lake tables.
