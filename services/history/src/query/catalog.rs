@@ -116,7 +116,10 @@ impl History {
     async fn view(&self, view: &View) -> Result<Arc<dyn TableProvider>> {
         let context = SessionContext::new_with_state(self.context.state());
         for table in named_in(view.sql) {
-            // A table of a view is opened as any other.
+            // Views of one query share this context, and each table is opened once.
+            if context.table_exist(table.name())? {
+                continue;
+            }
             if let Some(provider) = self.table(table.name()).await? {
                 context.register_table(table.name(), provider)?;
             }
