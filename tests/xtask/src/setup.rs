@@ -81,15 +81,17 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
-/// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
-/// Python, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 8] = [
+/// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for clients in Python, a Java
+/// compiler for one in Java, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two
+/// system calls.
+const TEST: [Need; 9] = [
     program("rspamd", "rspamd"),
     program("go", "golang-go"),
     program("strace", "strace"),
     program("chromium", "chromium"),
     program("chromedriver", "chromium-driver"),
     program("npm", "npm"),
+    program("javac", "default-jdk-headless"),
     program("python3", "python3"),
     Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
 ];
@@ -175,6 +177,8 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
     if purpose == Purpose::Test {
         tools::grpcurl()?;
         tools::axe()?;
+        tools::python_of_analysts()?;
+        tools::flight_sql_jdbc()?;
     }
     if purpose == Purpose::Lint {
         tools::buf()?;

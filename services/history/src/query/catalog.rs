@@ -118,10 +118,7 @@ impl History {
         let context = SessionContext::new_with_config_rt(self.context.copied_config(), self.context.runtime_env());
         functions::all().into_iter().for_each(|function| context.register_udf(function));
         for table in named_in(view.sql) {
-            // Views of one query share this context, and each table is opened once.
-            if context.table_exist(table.name())? {
-                continue;
-            }
+            // A table of a view is opened as any other.
             if let Some(provider) = self.table(table.name()).await? {
                 context.register_table(table.name(), provider)?;
             }
