@@ -44,7 +44,9 @@ fn list() -> String {
         }
         text.push('\n');
     }
-    text.push_str("## Views\n\nOnly over Flight SQL; as plain SQL they stand in `src/query/views`.\n\n| view | |\n|---|---|\n");
+    text.push_str(
+        "## Views\n\nOnly over Flight SQL; as plain SQL they stand in `src/query/views`.\n\n| view | |\n|---|---|\n",
+    );
     for view in View::ALL {
         let _ = writeln!(text, "| `{}` | {} |", view.name, view.meaning);
     }
