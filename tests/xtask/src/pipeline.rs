@@ -1,9 +1,11 @@
 //! `demo`, `test` and `lint`: install, build, run.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
+use xtask::deb::{self, Compression};
 use xtask::error::{Context, Error, Result};
 use xtask::kafka::KafkaRig;
 use xtask::paths::{find_program, target_dir, workspace_root};
@@ -75,6 +77,22 @@ pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     progress.step("running the tests");
     let failed = failure(cargo(test).args(arguments).env("TIDEGATE_PROGRAMS", target_dir().join("debug")))?;
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Builds for release, and makes Debian packages of both programs in `out`, or in the target folder.
+pub fn deb(out: Option<PathBuf>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Deb, progress)?;
+    progress.step("building for release (a quarter of an hour the first time)");
+    if let Some(failed) = failure(&mut cargo(&["build", "--release", "-p", "tidegate", "-p", "tidegate-edge"]))? {
+        return Ok(failed);
+    }
+    let out = out.unwrap_or_else(|| target_dir().join("debian"));
+    for package in [deb::EDGE, deb::SERVER] {
+        let program = target_dir().join("release").join(package.name);
+        let file = deb::build(&package, &program, &out, Compression::Xz)?;
+        progress.step(&format!("made {}", file.display()));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How long and how hard the chaos tests are run.

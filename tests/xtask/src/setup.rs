@@ -27,17 +27,20 @@ pub enum Purpose {
     Postfix,
     /// The checks of `cargo xtask lint`.
     Lint,
+    /// Debian packages.
+    Deb,
 }
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 6] = [
+    pub const NAMES: [(&'static str, Self); 7] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
         ("bench", Self::Bench),
         ("kafka", Self::Kafka),
         ("postfix", Self::Postfix),
         ("lint", Self::Lint),
+        ("deb", Self::Deb),
     ];
 }
 
@@ -81,6 +84,18 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
+/// Prometheus and promtool for the alerts, debootstrap for a clean root that packages are installed into, systemd for its
+/// opinion of units.
+const DEPLOY: [Need; 4] = [
+    program("prometheus", "prometheus"),
+    program("debootstrap", "debootstrap"),
+    program("systemd-analyze", "systemd"),
+    SHLIBDEPS,
+];
+
+/// Finds out which packages a program's libraries are in.
+const SHLIBDEPS: Need = program("dpkg-shlibdeps", "dpkg-dev");
+
 /// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
 /// Python, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
 const TEST: [Need; 8] = [
@@ -101,11 +116,12 @@ const LINT: [Need; 2] =
 fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
         Purpose::Demo => BUILD.to_vec(),
-        Purpose::Test => [&BUILD[..], &KAFKA, &POSTFIX, &TEST].concat(),
+        Purpose::Test => [&BUILD[..], &KAFKA, &POSTFIX, &TEST, &DEPLOY].concat(),
         Purpose::Bench => [&BUILD[..], &KAFKA].concat(),
         Purpose::Kafka => KAFKA.to_vec(),
         Purpose::Postfix => POSTFIX.to_vec(),
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
+        Purpose::Deb => [&BUILD[..], &[SHLIBDEPS]].concat(),
     }
 }
 
