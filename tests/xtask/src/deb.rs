@@ -165,20 +165,16 @@ fn control(package: &Package, sources: &Path, tree: &mut Tree, version: &str, ar
     let kib = said(Command::new("du").args(["-sk", "--apparent-size"]).arg(&tree.root))?;
     let kib = kib.split_whitespace().next().unwrap_or("0").to_owned();
     let mut text = text(&sources.join("control"))?;
-    for (name, value) in [
-        ("@VERSION@", version),
-        ("@ARCHITECTURE@", architecture),
-        ("@INSTALLED_SIZE@", &kib),
-        ("@DEPENDS@", &depends),
-    ] {
+    for (name, value) in
+        [("@VERSION@", version), ("@ARCHITECTURE@", architecture), ("@INSTALLED_SIZE@", &kib), ("@DEPENDS@", &depends)]
+    {
         text = text.replace(name, value);
     }
     tree.put("DEBIAN/control", text.as_bytes(), 0o644)?;
     for script in ["postinst", "prerm", "postrm"] {
         tree.put(&format!("DEBIAN/{script}"), &read(&sources.join(script))?, 0o755)?;
     }
-    let conffiles: Vec<_> =
-        package.configuration.iter().map(|file| format!("/etc/tidegate/{}\n", file.name)).collect();
+    let conffiles: Vec<_> = package.configuration.iter().map(|file| format!("/etc/tidegate/{}\n", file.name)).collect();
     tree.put("DEBIAN/conffiles", conffiles.concat().as_bytes(), 0o644)?;
     tree.put("DEBIAN/md5sums", sums.as_bytes(), 0o644)
 }
