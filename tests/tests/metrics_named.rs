@@ -6,7 +6,8 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tidegate_tests::hostile::PolicyClient;
@@ -26,7 +27,7 @@ const DASHBOARDS: &str = "helm/tidegate/dashboards";
 
 /// Locks at the third message, so that a decision, a refusal and a notification are counted.
 const LOCKING: &str = "mode = \"enforce\"\n\n[[rule]]\nname = \"third\"\nwhen = \"messages_1m >= 3\"\naction = \"lock\"\n\
-                       reason = \"test\"\nreply = \"locked\"\n\n[[rule]]\nname = \"second\"\nwhen = \"messages_1m >= 2\"\naction = \"observe\"\nreason = \"test\"\n";
+                       reason = \"test\"\nsource = \"test\"\nreply = \"locked\"\n\n[[rule]]\nname = \"second\"\nwhen = \"messages_1m >= 2\"\naction = \"observe\"\nreason = \"test\"\nsource = \"test\"\n";
 
 /// A server with everything that it can do, asked by name and TLS, and an edge.
 struct System {
@@ -34,6 +35,7 @@ struct System {
     edge: Process,
     edge_ops: SocketAddr,
     policy: SocketAddr,
+    rspamd: SocketAddr,
     credentials: Credentials,
     dir: TempDir,
 }
@@ -72,7 +74,7 @@ impl System {
         let launch = Launch::new("edge", programs::tidegate_edge().unwrap()).arg("--config").arg(config);
         let mut edge = launch.ops(edge_ops).start(dir.path()).unwrap();
         edge.wait_until_ready(TIMEOUT).unwrap();
-        Self { server, edge, edge_ops, policy, credentials, dir }
+        Self { server, edge, edge_ops, policy, rspamd, credentials, dir }
     }
 
     /// Mail until an account is locked and refused; it is unlocked, and something is denied.
@@ -84,6 +86,15 @@ impl System {
             // A refusal is what it is for.
             let _ = mail.message("jo@example.org", &instance.to_string(), "somebody@example.com");
             self.edge.metric("tidegate_edge_refusals_total", &[]).unwrap_or(0.0) > 0.0
+        })
+        .unwrap();
+        // Mail of nobody, and a verdict that is none.
+        mail.message("", "nobody", "somebody@example.com").unwrap();
+        let mut filter = TcpStream::connect(self.rspamd).unwrap();
+        filter.write_all(b"POST /rspamd HTTP/1.0\r\nContent-Length: 8\r\n\r\nnonsense").unwrap();
+        wait_until("both are counted", TIMEOUT, || {
+            let counted = |name| self.edge.metric(name, &[]).is_ok_and(|count| count > 0.0);
+            counted("tidegate_edge_ignored_total") && counted("tidegate_edge_verdicts_total")
         })
         .unwrap();
         let amy = self.credentials.token("amy", "admin", &[]).unwrap();
@@ -290,7 +301,8 @@ fn prometheus_scrapes_a_running_system_and_evaluates_the_rules() {
     let prometheus = PrometheusRig::start(&system.dir.path().join("prometheus"), &targets, &repository(RULES)).unwrap();
     let ask = |path: &str| -> Value {
         let answer = http::get(prometheus.address(), path).unwrap();
-        serde_json::from_str(&answer.body).unwrap()
+        // It says "Service Unavailable" until it has read its own log.
+        serde_json::from_str(&answer.body).unwrap_or_default()
     };
     let query = |query: &str| ask(&format!("/api/v1/query?query={query}"))["data"]["result"].clone();
     wait_until("both are scraped", TIMEOUT, || query("sum(up)")[0]["value"][1] == "2").unwrap();
