@@ -95,6 +95,14 @@ pub enum LakeError {
         #[source]
         source: tokio::task::JoinError,
     },
+    /// The store does not answer.
+    #[error("committing to the table {table}: the store has not answered for {} s", after.as_secs_f64())]
+    Slow {
+        /// The table's name.
+        table: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// Others commit all the time.
     #[error("committing to the table {table}: another commit came first")]
     Busy {
@@ -309,7 +317,10 @@ impl LakeTable {
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
     ) -> Result<(), Failure> {
-        let properties = CommitProperties::default().with_application_transactions(transactions);
+        // What is too old in the log goes when files are vacuumed: looking for it with each commit costs a listing.
+        let properties = CommitProperties::default()
+            .with_application_transactions(transactions)
+            .with_cleanup_expired_logs(Some(false));
         let builder = CommitBuilder::from(properties).with_actions(actions.to_vec());
         match builder.build(Some(&*state), Arc::clone(&self.log_store), operation).await {
             Ok(committed) => {
