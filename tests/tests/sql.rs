@@ -310,16 +310,21 @@ fn an_account_is_forgotten_when_that_is_confirmed() {
     assert!(told.contains("events           298 rows, "), "{told}");
     assert!(told.contains("account_changes") && told.contains("audit"), "{told}");
     assert_eq!(analyst.run(&["sql", "--csv", count]).stdout, "count(*)\n2\n");
-    let nothing = analyst.run(&["accounts", "history", JO]).succeeded().unwrap().stdout;
-    assert!(nothing.contains("has nothing of"), "{nothing}");
     let again = analyst.run(&[&erase[..], &["--yes", "--json"]].concat()).succeeded().unwrap().stdout;
     let tables: Value = serde_json::from_str(&again).unwrap();
     assert!(tables.as_array().unwrap().iter().all(|one| one["rows"] == 0), "{again}");
+    // (That question stands in the audit, with the name.)
+    let nothing = analyst.run(&["accounts", "history", JO]).succeeded().unwrap().stdout;
+    assert!(nothing.contains("has nothing of"), "{nothing}");
 
     // The service is asked for as before.
     let usage = analyst.run(&["history"]);
     assert!(usage.code() == 2 && usage.stderr.contains("--config"), "{}", usage.report());
     let config = analyst.server.config.to_str().unwrap();
+    let mut with_config = analyst.command(&erase);
+    with_config.env("TIDEGATE_CONFIG", config);
+    let unconfirmed = command::run(with_config, TIMEOUT).unwrap();
+    assert!(unconfirmed.code() == 2 && unconfirmed.stderr.contains("--yes"), "{}", unconfirmed.report());
     analyst.run(&["history", "--config", config, "--check-config"]).succeeded().unwrap();
 }
 
