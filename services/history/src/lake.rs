@@ -317,7 +317,10 @@ impl LakeTable {
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
     ) -> Result<(), Failure> {
-        let properties = CommitProperties::default().with_application_transactions(transactions);
+        // What is too old in the log goes when files are vacuumed: looking for it with each commit costs a listing.
+        let properties = CommitProperties::default()
+            .with_application_transactions(transactions)
+            .with_cleanup_expired_logs(Some(false));
         let builder = CommitBuilder::from(properties).with_actions(actions.to_vec());
         match builder.build(Some(&*state), Arc::clone(&self.log_store), operation).await {
             Ok(committed) => {
