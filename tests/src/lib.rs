@@ -22,5 +22,6 @@ pub mod programs;
 pub mod proxy;
 pub mod random;
 pub mod secured;
+pub mod terminal;
 pub mod topics;
 pub mod trial;
