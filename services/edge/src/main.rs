@@ -18,6 +18,12 @@ struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "TIDEGATE_EDGE_CONFIG", default_value = "/etc/tidegate/edge.toml")]
     config: PathBuf,
+    /// Name of this mail host, over the one in the configuration; e.g. a pod's
+    #[arg(long, env = "TIDEGATE_EDGE_NODE")]
+    node: Option<String>,
+    /// Its site, over the one in the configuration
+    #[arg(long, env = "TIDEGATE_EDGE_SITE")]
+    site: Option<String>,
     /// Says what is wrong with the configuration, and ends: 0 when it is fine, else 2
     #[arg(long)]
     check_config: bool,
@@ -26,7 +32,14 @@ struct Arguments {
 #[allow(clippy::print_stdout, clippy::print_stderr)] // What a person at a terminal asked for.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config: EdgeConfig = match config::load(&arguments.config) {
+    let loaded = config::load_adjusted(&arguments.config, |config: &mut EdgeConfig| {
+        for (given, place) in [(&arguments.node, &mut config.node), (&arguments.site, &mut config.site)] {
+            if let Some(given) = given {
+                place.clone_from(given);
+            }
+        }
+    });
+    let config = match loaded {
         Ok(config) => config,
         Err(error) => {
             eprintln!("tidegate-edge: {:#}", anyhow::Error::new(error));
