@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod census;
+pub mod chart;
 pub mod command;
 pub mod correspondence;
 pub mod faults;
@@ -15,7 +16,9 @@ pub mod http;
 pub mod installation;
 pub mod ledger;
 pub mod mail;
+pub mod manifests;
 pub mod metrics;
+pub mod pod_files;
 pub mod process;
 pub mod programs;
 pub mod proxy;

@@ -6,8 +6,11 @@
 pub mod daemon;
 pub mod dovecot;
 pub mod error;
+pub mod golang;
 pub mod kafka;
 pub mod kafka_cluster;
+pub mod kube;
+pub mod kube_parts;
 pub mod leash;
 pub mod parts;
 pub mod paths;
