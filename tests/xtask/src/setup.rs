@@ -85,11 +85,10 @@ const POSTFIX: [Need; 4] = [
 ];
 
 /// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for gRPC for a client in
-/// Python and for Kubernetes' schemas, buildah and debootstrap for container images, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 10] = [
+/// Python and for Kubernetes' schemas, buildah for container images, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 9] = [
     program("rspamd", "rspamd"),
     program("buildah", "buildah"),
-    program("debootstrap", "debootstrap"),
     program("go", "golang-go"),
     program("strace", "strace"),
     program("chromium", "chromium"),

@@ -87,10 +87,10 @@ async fn settings(
     if found.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let names = found.keys().map(|topic| ResourceSpecifier::Topic(shared.name(*topic)));
+    let names: Vec<_> = found.keys().map(|topic| ResourceSpecifier::Topic(shared.name(*topic))).collect();
     let options = AdminOptions::new().request_timeout(Some(shared.timeout()));
     let described = admin
-        .describe_configs(names, &options)
+        .describe_configs(&names, &options)
         .await
         .map_err(|source| failed("asking for the topics' settings", source))?;
     // A topic whose settings this user may not see is left out.
