@@ -50,6 +50,8 @@ pub struct Server {
     pub process: Process,
     /// Control's address, where it runs control.
     pub control: SocketAddr,
+    /// Where Flight SQL is served, where it runs history.
+    pub history: SocketAddr,
     /// Its configuration file.
     pub config: PathBuf,
     /// Its rules file, when it has one of its own.
@@ -111,12 +113,14 @@ impl Server {
         fs::create_dir_all(&home)?;
         let (config, rules_file) = (home.join("tidegate.toml"), home.join("rules.toml"));
         fs::write(&rules_file, rules)?;
-        let (control, ops) = (loopback(free_port()?), loopback(free_port()?));
-        // Workers that share partitions share the checkpoints; an embedded log has its own beside it.
-        let checkpoints = match log {
+        let address = || free_port().map(loopback);
+        let (control, history, ops) = (address()?, address()?, address()?);
+        // Workers that share partitions share the checkpoints and tables; an embedded log has its own beside it.
+        let shared = |folder| match log {
             Log::Embedded => String::new(),
-            Log::Kafka { .. } => format!("url = {:?}\n", dir.join("checkpoints")),
+            Log::Kafka { .. } => format!("url = {:?}\n", dir.join(folder)),
         };
+        let (checkpoints, tables) = (shared("checkpoints"), shared("history"));
         let log = match log {
             Log::Embedded => format!("kind = \"embedded\"\ndirectory = {:?}\n", home.join("log")),
             Log::Kafka { bootstrap_servers, properties, replicas } => format!(
@@ -128,7 +132,7 @@ impl Server {
         let text = format!(
             "[log]\n{log}\n[stream]\nrules = {rules_file:?}\nreload_interval_ms = 100\ncommit_interval_ms = 100\n\n\
              [stream.checkpoints]\n{checkpoints}interval_ms = 300\n\n\
-             [control]\nlisten = \"{control}\"\n\n[ops]\nlisten = \"{ops}\"\n\n{sections}"
+             [control]\nlisten = \"{control}\"\n\n[history]\n{tables}listen = \"{history}\"\ncommit_interval_ms = 500\n\n[ops]\nlisten = \"{ops}\"\n\n{sections}"
         );
         fs::write(&config, text)?;
         let process = Launch::new(name, programs::tidegate()?)
@@ -136,7 +140,7 @@ impl Server {
             .args([Path::new("--config"), &config])
             .ops(ops)
             .start(&home)?;
-        Ok(Self { process, control, config, rules: rules_file })
+        Ok(Self { process, control, history, config, rules: rules_file })
     }
 
     /// Kills it, starts it again and waits until it is ready.

@@ -1,11 +1,11 @@
 //! Lets administrative requests in, or not, and writes the audit of both.
 
-use crate::audit::Audit;
-use crate::caller::Caller;
 use crate::methods::Method;
 use crate::metrics::{DeniedLabel, Metrics};
 use tidegate_access::{Need, Principal, Scope};
 use tidegate_domain::Account;
+use tidegate_gate::Audit;
+use tidegate_gate::Caller;
 use tidegate_proto::v1;
 use tonic::{Code, Request, Status};
 

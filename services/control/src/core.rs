@@ -2,7 +2,6 @@
 
 use crate::admin::{AdminApi, Parts};
 use crate::admission::Admission;
-use crate::audit::Audit;
 use crate::audit_service::AuditApi;
 use crate::config::ControlConfig;
 use crate::edge_registry::EdgeRegistry;
@@ -10,7 +9,6 @@ use crate::edge_service::EdgeApi;
 use crate::error::ControlError;
 use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
-use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::replica_feed::ReplicaFeed;
 use crate::tails::Tails;
@@ -19,6 +17,8 @@ use crate::view::View;
 use std::sync::Arc;
 use tidegate_access::Access;
 use tidegate_bus::Bus;
+use tidegate_gate::Audit;
+use tidegate_gate::Gate;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
 use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
@@ -72,7 +72,7 @@ impl Core {
             registry: Arc::new(EdgeRegistry::new(config.max_edges)),
             event_rate: Arc::default(),
             evidence: Arc::new(evidence),
-            admission: Admission::new(Audit::new(Arc::clone(&bus), metrics.clone()), metrics.clone()),
+            admission: Admission::new(Audit::new(Arc::clone(&bus), metrics.gate.clone()), metrics.clone()),
             watchers: Arc::new(Semaphore::new(config.max_watchers)),
             config: Arc::new(config),
             access,

@@ -197,7 +197,7 @@ impl Drop for EdgeHandle {
     fn drop(&mut self) {
         self.registry.with(self, |entry| {
             entry.connected = false;
-            entry.since_ms = crate::clock::now_ms();
+            entry.since_ms = tidegate_gate::now_ms();
         });
     }
 }

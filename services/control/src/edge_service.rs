@@ -1,13 +1,11 @@
 //! `EdgeService`: one long-lived stream for each edge.
 
 use crate::admission::{Admission, Call};
-use crate::clock::now_ms;
 use crate::config::ControlConfig;
 use crate::edge_registry::{EdgeHandle, EdgeIdentity, EdgeRegistry};
 use crate::edge_session::{Acked, EdgeSession, Resume, resume};
 use crate::methods::ATTACH;
 use crate::metrics::{EdgeEnd, Metrics, ReasonLabel};
-use crate::standing::Standing;
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +13,8 @@ use std::time::Duration;
 use tidegate_access::{Access, Edge, Principal};
 use tidegate_bus::{Bus, Topic};
 use tidegate_domain::Positions;
+use tidegate_gate::Standing;
+use tidegate_gate::now_ms;
 use tidegate_proto::v1;
 use tidegate_proto::v1::attach_request::Kind as Said;
 use tidegate_proto::v1::attach_response::Kind as Says;

@@ -1,29 +1,13 @@
 //! Why the service did not start, or ended.
 
-use std::net::SocketAddr;
-use tidegate_runtime::tls::TlsError;
+use tidegate_gate::DoorError;
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The address could not be had.
-    #[error("cannot listen for gRPC on {address}; is another process there?")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Others can reach the address, and it is not secured.
-    #[error("gRPC is not served on {address}, which others can reach, without [control.tls] and [access]")]
-    Unsecured {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// A certificate file could not be used.
-    #[error("cannot set up TLS for gRPC")]
-    Certificates(#[from] TlsError),
+    /// The address cannot be served.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// The gRPC server failed.
     #[error("the gRPC server failed while {doing}")]
     Grpc {

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tidegate_gate::GateMetrics;
 
 /// All metrics of the service. A clone shares them.
 #[derive(Debug, Clone)]
@@ -34,14 +35,10 @@ pub(crate) struct Metrics {
     pub events_rejected: Counter,
     /// Those of them that were another edge's.
     pub events_foreign: Counter,
-    /// TLS handshakes that failed and are not in the audit, because there were too many.
-    pub handshakes_unaudited: Counter,
     /// Publish requests that were refused as a whole, or whose events are not known to be durable.
     pub publishes_failed: Counter,
     /// Actions by method and result.
     pub actions: Family<ActionLabel, Counter>,
-    /// Audit records that could not be written.
-    pub audit_failures: Counter,
     /// Requests that were denied, by method.
     pub denied: Family<DeniedLabel, Counter>,
     /// Watches that are open.
@@ -50,12 +47,8 @@ pub(crate) struct Metrics {
     pub watchers_behind: Counter,
     /// Watches that were turned away, because there are too many.
     pub watchers_refused: Counter,
-    /// Connections that are open.
-    pub connections: Gauge,
-    /// Times that a connection had to wait, because there are too many.
-    pub connections_full: Counter,
-    /// Connections closed because they did not begin to speak.
-    pub connections_silent: Counter,
+    /// Those of the gate.
+    pub gate: GateMetrics,
 }
 
 /// A topic.
@@ -174,17 +167,13 @@ impl Metrics {
             events_published: Counter::default(),
             events_rejected: Counter::default(),
             events_foreign: Counter::default(),
-            handshakes_unaudited: Counter::default(),
             publishes_failed: Counter::default(),
             actions: Family::default(),
-            audit_failures: Counter::default(),
             denied: Family::default(),
             watchers: Gauge::default(),
             watchers_behind: Counter::default(),
             watchers_refused: Counter::default(),
-            connections: Gauge::default(),
-            connections_full: Counter::default(),
-            connections_silent: Counter::default(),
+            gate: GateMetrics::register(registry),
         };
         registry.register("accounts", "Accounts of which something was decided", metrics.accounts.clone());
         registry.register("accounts_locked", "Accounts that are locked", metrics.accounts_locked.clone());
@@ -202,19 +191,12 @@ impl Metrics {
         registry.register("events_published", "Events written for edges", metrics.events_published.clone());
         registry.register("events_rejected", "Events that could not be taken", metrics.events_rejected.clone());
         registry.register("events_foreign", "Events that named another edge", metrics.events_foreign.clone());
-        let unaudited = "TLS handshakes that failed and are not in the audit, because there were too many";
-        registry.register("handshakes_unaudited", unaudited, metrics.handshakes_unaudited.clone());
         registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
-        registry.register("audit_failures", "Audit records that were not written", metrics.audit_failures.clone());
         registry.register("denied", "Requests that were denied, by method", metrics.denied.clone());
         registry.register("watchers", "Watches of accounts that are open", metrics.watchers.clone());
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
         registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());
-        registry.register("connections_full", "Times a connection had to wait", metrics.connections_full.clone());
-        let silent = "Connections closed because they did not begin to speak";
-        registry.register("connections_silent", silent, metrics.connections_silent.clone());
-        registry.register("connections", "Connections that are open", metrics.connections.clone());
         metrics
     }
 }

@@ -104,7 +104,11 @@ impl Metrics {
             "Commits that failed and were tried again",
             metrics.commit_failures.clone(),
         );
-        registry.register("rule_reloads", "Changes of the rules file, in force or refused, by result", metrics.rule_reloads.clone());
+        registry.register(
+            "rule_reloads",
+            "Changes of the rules file, in force or refused, by result",
+            metrics.rule_reloads.clone(),
+        );
         registry.register("partitions_owned", "Partitions that this worker owns", metrics.owned.clone());
         registry.register("accounts", "Accounts with windows", metrics.accounts.clone());
         registry.register("panes", "Panes kept", metrics.panes.clone());

@@ -32,6 +32,9 @@ enum Command {
     /// Run a notifier: mail and webhooks to those who are to know
     #[command(after_help = "Example:\n  tidegate notifier --config /etc/tidegate/tidegate.toml")]
     Notifier(ServiceArgs),
+    /// Run a history service: tables of all events and decisions, and SQL over them
+    #[command(after_help = "Example:\n  tidegate history --config /etc/tidegate/tidegate.toml")]
+    History(ServiceArgs),
     /// Show and try what people are told, and list what could not be delivered
     #[command(subcommand)]
     Notify(admin::notify::NotifyCommand),
@@ -121,6 +124,7 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
         Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,
         Command::Notifier(args) => serve::run(&args, serve::Parts::NOTIFIER).await,
+        Command::History(args) => serve::run(&args, serve::Parts::HISTORY).await,
         Command::Notify(command) => admin::notify::run(command).await,
         Command::Accounts(command) => admin::accounts::run(command).await,
         Command::Edges(args) => admin::edges::run(args).await,

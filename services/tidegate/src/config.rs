@@ -1,4 +1,4 @@
-//! Configuration of the server: one file for `serve`, `stream`, `control` and `notifier`.
+//! Configuration of the server: one file for `serve`, `stream`, `control`, `notifier` and `history`.
 
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,6 +6,7 @@ use tidegate_access::AccessConfig;
 use tidegate_bus::BusConfig;
 use tidegate_console::ConsoleConfig;
 use tidegate_control::ControlConfig;
+use tidegate_history::HistoryConfig;
 use tidegate_notify::NotifyConfig;
 use tidegate_runtime::telemetry::LogConfig;
 use tidegate_runtime::tls::check_access;
@@ -31,6 +32,9 @@ pub struct ServerConfig {
     /// The notification service; none: nobody is told.
     #[serde(default)]
     pub notify: Option<NotifyConfig>,
+    /// The history service.
+    #[serde(default)]
+    pub history: HistoryConfig,
     /// Health and metrics.
     #[serde(default)]
     pub ops: OpsConfig,
@@ -69,6 +73,8 @@ impl Validate for ServerConfig {
         if let Some(notify) = &self.notify {
             notify.validate(&key(path, "notify"), problems);
         }
+        self.history.validate(&key(path, "history"), problems);
+        check_access(&key(path, "history"), "listen", self.history.listen, self.access.is_some(), problems);
         self.telemetry.validate(&key(path, "telemetry"), problems);
     }
 }
@@ -98,6 +104,7 @@ mod tests {
         assert_eq!(config.log, BusConfig::default());
         assert_eq!(config.stream, StreamConfig::default());
         assert_eq!(config.control, ControlConfig::default());
+        assert_eq!(config.history, HistoryConfig::default());
         assert_eq!(config.ops, OpsConfig::default());
         assert_eq!(config.telemetry, LogConfig::default());
         assert_eq!(missing(&config, REFERENCE), [""; 0]);

@@ -24,18 +24,21 @@ pub struct Parts {
     stream: bool,
     control: bool,
     notify: bool,
+    history: bool,
 }
 
 impl Parts {
-    const NONE: Self = Self { stream: false, control: false, notify: false };
-    /// Everything; notifications where they are configured.
-    pub const ALL: Self = Self { stream: true, control: true, notify: true };
+    const NONE: Self = Self { stream: false, control: false, notify: false, history: false };
+    /// Everything; notifications where they are configured, history where there is a place for it.
+    pub const ALL: Self = Self { stream: true, control: true, notify: true, history: true };
     /// The stream service.
     pub const STREAM: Self = Self { stream: true, ..Self::NONE };
     /// The control service.
     pub const CONTROL: Self = Self { control: true, ..Self::NONE };
     /// The notification service.
     pub const NOTIFIER: Self = Self { notify: true, ..Self::NONE };
+    /// The history service.
+    pub const HISTORY: Self = Self { history: true, ..Self::NONE };
 }
 
 /// Configuration, statistics or rules have problems: exit code 2.
@@ -59,6 +62,8 @@ impl ConfigurationError {
 pub struct Running {
     /// Where control listens, if it runs.
     pub control: Option<SocketAddr>,
+    /// Where Flight SQL is served, if history runs.
+    pub history: Option<SocketAddr>,
     /// Where health and metrics are served.
     pub ops: SocketAddr,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -100,6 +105,9 @@ fn load(args: &ServiceArgs, parts: Parts) -> Result<ServerConfig, ConfigurationE
         None if parts == Parts::NOTIFIER => told.push(format!("{}: [notify] must be set", args.config.display())),
         Some(_) | None => {}
     }
+    if parts == Parts::HISTORY && config.history.url.is_none() && matches!(config.log, BusConfig::Kafka(_)) {
+        told.push(format!("{}: history.url: must be set, since the log is Kafka", args.config.display()));
+    }
     if told.is_empty() { Ok(config) } else { Err(ConfigurationError(told.join("\n"))) }
 }
 
@@ -109,19 +117,26 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     let health = Health::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     if let BusConfig::Embedded(log) = &config.log {
-        let beside = || log.directory.join("checkpoints");
-        let url = &mut config.stream.checkpoints.url;
-        *url = Some(url.take().map_or_else(|| absolute(&beside()), Ok)?);
+        for (url, folder) in [(&mut config.stream.checkpoints.url, "checkpoints"), (&mut config.history.url, "history")]
+        {
+            *url = Some(url.take().map_or_else(|| absolute(&log.directory.join(folder)), Ok)?);
+        }
     }
     let bus = config.log.connect().await.context("opening the log")?;
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
     let mut console_address = None;
-    if parts.control {
-        let access = match &config.access {
-            Some(config) => Access::open(config).context("loading credentials ([access])")?,
-            None => Access::off(),
-        };
+    let with_history = parts.history && config.history.url.is_some() && (config.history.enabled || !parts.stream);
+    if parts.history && !with_history {
+        tracing::info!("no history is kept: history.url is not set, or history.enabled is false");
+    }
+    let access = match &config.access {
+        Some(config) if parts.control || with_history => {
+            Access::open(config).context("loading credentials ([access])")?
+        }
+        _ => Access::off(),
+    };
+    if parts.control || with_history {
         access.register(&mut registry);
         let until = shutdown.clone();
         let watched = Arc::clone(&access);
@@ -129,6 +144,9 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
             watched.run(until).await;
             Ok(())
         });
+    }
+    if parts.control {
+        let access = Arc::clone(&access);
         let bus = Arc::clone(&bus);
         let service = tidegate_control::Service::bind(config.control, bus, &mut registry, health.clone(), access)
             .await
@@ -154,11 +172,21 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
         tasks.spawn(async move { service.run(shutdown).await.context("stream ended") });
     }
     if let Some(notify) = config.notify.filter(|_| parts.notify) {
+        let bus = Arc::clone(&bus);
         let service = tidegate_notify::Service::bind(notify, bus, &mut registry, health.clone())
             .await
             .context("starting the notifier")?;
         let shutdown = shutdown.clone();
         tasks.spawn(async move { service.run(shutdown).await.context("the notifier ended") });
+    }
+    let mut history_address = None;
+    if with_history {
+        let service = tidegate_history::Service::bind(config.history, bus, &mut registry, health.clone(), access)
+            .await
+            .context("starting history")?;
+        history_address = Some(service.local_addr());
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move { service.run(shutdown).await.context("history ended") });
     }
     let ops = OpsServer::bind(config.ops.listen, Arc::new(registry), health)
         .await
@@ -171,8 +199,9 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     });
     let (control, console) =
         (control_address.map(tracing::field::display), console_address.map(tracing::field::display));
-    tracing::info!(control, console, ops = %ops_address, "listening");
-    Ok(Running { control: control_address, ops: ops_address, tasks, shutdown })
+    let history = history_address.map(tracing::field::display);
+    tracing::info!(control, console, history, ops = %ops_address, "listening");
+    Ok(Running { control: control_address, history: history_address, ops: ops_address, tasks, shutdown })
 }
 
 fn absolute(path: &Path) -> anyhow::Result<String> {

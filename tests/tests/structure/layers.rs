@@ -3,7 +3,7 @@
 use crate::manifest::Manifest;
 
 /// Each crate's layer. A crate depends only on crates of lower layers.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 20] = [
     ("tidegate-domain", 0),
     ("tidegate-mta", 1),
     ("tidegate-detect", 1),
@@ -11,7 +11,9 @@ const LAYERS: [(&str, u8); 18] = [
     ("tidegate-proto", 2),
     ("tidegate-bus", 2),
     ("tidegate-runtime", 2),
+    ("tidegate-store", 2),
     ("tidegate-access", 2),
+    ("tidegate-gate", 2),
     ("tidegate-edge", 3),
     ("tidegate-stream", 3),
     ("tidegate-control", 3),
@@ -26,9 +28,16 @@ const LAYERS: [(&str, u8); 18] = [
 ];
 
 /// Within one layer: the bus carries what `proto` defines, and checks its configuration as `runtime` lays down.
-/// `access` checks its configuration likewise.
-const WITHIN_A_LAYER: [(&str, &str); 3] =
-    [("tidegate-bus", "tidegate-proto"), ("tidegate-bus", "tidegate-runtime"), ("tidegate-access", "tidegate-runtime")];
+/// `access` checks its configuration likewise. The gate asks `access` who calls, and writes the audit to the bus.
+const WITHIN_A_LAYER: [(&str, &str); 7] = [
+    ("tidegate-bus", "tidegate-proto"),
+    ("tidegate-bus", "tidegate-runtime"),
+    ("tidegate-access", "tidegate-runtime"),
+    ("tidegate-gate", "tidegate-access"),
+    ("tidegate-gate", "tidegate-bus"),
+    ("tidegate-gate", "tidegate-proto"),
+    ("tidegate-gate", "tidegate-runtime"),
+];
 
 /// The journal keeps records and does not know what they mean.
 const NEVER: [(&str, &str); 1] = [("tidegate-journal", "tidegate-domain")];

@@ -3,11 +3,12 @@
 use super::AdminApi;
 use super::check::{invalid, parse_account, wait};
 use crate::admission::Call;
-use crate::append::{append, command_message};
-use crate::audit::new_id;
+use crate::command_message::command_message;
 use crate::paging::page_size;
 use tidegate_bus::Topic;
 use tidegate_domain::Account;
+use tidegate_gate::append;
+use tidegate_gate::new_id;
 use tidegate_proto::v1;
 use tidegate_proto::v1::command::Kind;
 use tonic::Status;

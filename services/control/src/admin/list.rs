@@ -5,11 +5,11 @@ use super::check::parse_account;
 use super::filter::Filter;
 use crate::accounts::{Cursor, Order};
 use crate::admission::Call;
-use crate::clock::now_ms;
 use crate::paging::page_size;
 use prost::Message as _;
 use std::sync::Arc;
 use tidegate_domain::{Account, AccountState};
+use tidegate_gate::now_ms;
 use tidegate_proto::{state_to_proto, v1};
 use tonic::Status;
 

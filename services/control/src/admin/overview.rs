@@ -3,9 +3,9 @@
 use super::{AdminApi, Filter};
 use crate::accounts::{Among, Order};
 use crate::admission::Call;
-use crate::clock::now_ms;
 use std::collections::HashSet;
 use tidegate_domain::{Account, Status as AccountStatus};
+use tidegate_gate::now_ms;
 use tidegate_proto::v1;
 use tonic::Status;
 

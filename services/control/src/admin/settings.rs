@@ -3,13 +3,13 @@
 use super::AdminApi;
 use super::check::{invalid, parse_account, text, wait, who_and_why};
 use crate::admission::Call;
-use crate::append::append;
-use crate::clock::now_ms;
 use bytes::Bytes;
 use prost::Message as _;
 use tidegate_access::Scope;
 use tidegate_bus::{Message, Topic};
 use tidegate_domain::Account;
+use tidegate_gate::append;
+use tidegate_gate::now_ms;
 use tidegate_proto::v1;
 use tidegate_proto::v1::setting::Kind;
 use tonic::Status;

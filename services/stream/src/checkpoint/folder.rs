@@ -4,7 +4,7 @@ use super::config::CheckpointConfig;
 use super::manifest::{DamagedError, MAX_OCTETS, Manifest};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,6 @@ use std::time::Duration;
 const SMALL: Duration = Duration::from_secs(10);
 /// How long it may take for a segment.
 const LARGE: Duration = Duration::from_mins(2);
-/// What options from the environment begin with.
-const ENVIRONMENT: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
 /// Where checkpoints are.
 #[derive(Debug, Clone)]
@@ -84,12 +82,9 @@ impl Checkpoints {
             return Ok(None);
         }
         let Some(url) = config.parsed_url().map_err(wrong)? else { return Ok(None) };
-        ObjectStoreScheme::parse(&url).map_err(|error| wrong(error.to_string()))?;
-        let environment = std::env::vars().filter(|(name, _)| ENVIRONMENT.iter().any(|known| name.starts_with(known)));
-        let environment = environment.map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let options = environment.chain(config.options.clone());
-        let (store, root) = object_store::parse_url_opts(&url, options).map_err(|error| wrong(error.to_string()))?;
-        Ok(Some(Self::new(Arc::from(store), root.join(group))))
+        let options = config.options.clone();
+        let (store, root) = tidegate_store::open(&url, options).map_err(|error| wrong(error.to_string()))?;
+        Ok(Some(Self::new(store, root.join(group))))
     }
 
     /// Checkpoints below `root` in a store.

@@ -1,6 +1,6 @@
 //! Accepts connections, at most so many at a time, and does TLS on them.
 
-use crate::metrics::Metrics;
+use crate::metrics::GateMetrics;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::pki_types::CertificateDer;
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) struct CountedStream {
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// The network address.
     pub address: SocketAddr,
     /// The client's certificate and those below its authority, verified; none: it showed none.
@@ -74,7 +74,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 pub(crate) fn accept(
     listener: TcpListener,
     most: usize,
-    metrics: &Metrics,
+    metrics: &GateMetrics,
     security: Option<Security>,
     shutdown: CancellationToken,
 ) -> ReceiverStream<io::Result<CountedStream>> {

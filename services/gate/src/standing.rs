@@ -17,7 +17,7 @@ use tonic::body::Body;
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether who opened a stream may still have it.
-pub(crate) struct Standing {
+pub struct Standing {
     access: Arc<Access>,
     principal: Principal,
     changes: watch::Receiver<u64>,

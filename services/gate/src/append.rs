@@ -1,10 +1,7 @@
 //! Writes to the log, within a time.
 
-use bytes::Bytes;
-use prost::Message as _;
 use std::time::Duration;
 use tidegate_bus::{Bus, Message, Place, Topic};
-use tidegate_proto::v1;
 use tidegate_runtime::error_line;
 
 /// How long a write may take before it counts as failed.
@@ -14,16 +11,10 @@ const WRITE_WAIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// In words, why they are not known to be written; some of them may still be.
-pub(crate) async fn append(bus: &dyn Bus, topic: Topic, messages: Vec<Message>) -> Result<Vec<Place>, String> {
+pub async fn append(bus: &dyn Bus, topic: Topic, messages: Vec<Message>) -> Result<Vec<Place>, String> {
     match tokio::time::timeout(WRITE_WAIT, bus.append(topic, messages)).await {
         Ok(Ok(places)) => Ok(places),
         Ok(Err(error)) => Err(error_line(&error)),
         Err(_) => Err(format!("it took more than {} s", WRITE_WAIT.as_secs())),
     }
-}
-
-/// The message that `command` is written as: under its account.
-pub(crate) fn command_message(command: &v1::Command) -> Message {
-    let key = Bytes::copy_from_slice(command.account.as_bytes());
-    Message { key, value: Some(command.encode_to_vec().into()) }
 }

@@ -1,17 +1,20 @@
 //! The gate before all services: finds out who calls, or refuses.
 //!
 //! Health is for everybody: load balancers ask for it. Everything else needs a credential, also what does not exist, so
-//! that a stranger does not learn even that. What the caller may do is the services' own matter ([`crate::admission`]).
+//! that a stranger does not learn even that. What the caller may do is the services' own matter (control's admission, for one).
 //! An answer that goes on, a watch, ends when the credential does.
 
 use crate::audit::Audit;
 use crate::clock::now_ms;
 use crate::listener::{HandshakeFailed, Peer};
-use crate::metrics::Metrics;
+use crate::metrics::GateMetrics;
 use crate::standing::HeldBody;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use prost::Message as _;
+use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -39,7 +42,7 @@ const HANDSHAKE_METHOD: &str = "tls/handshake";
 
 /// Puts a [`Gated`] before services.
 #[derive(Clone)]
-pub(crate) struct Gate {
+pub struct Gate {
     /// Tells who calls.
     pub access: Arc<Access>,
     /// Where refusals stand.
@@ -117,7 +120,7 @@ impl Gate {
         let mut values = request.headers().get_all(AUTHORIZATION).iter();
         let identified = match (values.next().map(|value| value.to_str()), values.next()) {
             (None, _) => self.identify(&peer, None).await,
-            (Some(Ok(value)), None) => self.identify(&peer, Some(value)).await,
+            (Some(Ok(value)), None) => self.identify(&peer, Some(&as_bearer(value))).await,
             // Which of two would count is not guessed. It is refused, and counts, as one that cannot be read.
             _ => self.identify(&peer, Some("")).await,
         };
@@ -157,7 +160,7 @@ impl Gate {
 
 impl HandshakeAudit {
     /// What to tell of failed handshakes. They are written by a task of its own, which ends when nobody tells any more.
-    pub fn start(audit: Audit, metrics: Metrics) -> HandshakeFailed {
+    pub fn start(audit: Audit, metrics: GateMetrics) -> HandshakeFailed {
         let (failed, mut told) = mpsc::channel::<(SocketAddr, String)>(HANDSHAKES);
         let unaudited = metrics.handshakes_unaudited.clone();
         tokio::spawn(async move {
@@ -186,6 +189,17 @@ impl HandshakeAudit {
                 unaudited.inc();
             }
         })
+    }
+}
+
+/// A name and a password, as tools for databases ask for them, mean the token that stands for the password.
+fn as_bearer(authorization: &str) -> Cow<'_, str> {
+    let token = authorization.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("basic"));
+    let decoded = token.and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok());
+    let text = decoded.and_then(|octets| String::from_utf8(octets).ok());
+    match text.as_deref().and_then(|text| text.split_once(':')) {
+        Some((_, password)) => Cow::Owned(format!("Bearer {password}")),
+        None => Cow::Borrowed(authorization),
     }
 }
 
@@ -227,4 +241,18 @@ fn retry_details(text: &str, retry_after_ms: i64) -> Vec<u8> {
     };
     let code = Code::ResourceExhausted as i32;
     RpcStatus { code, message: text.to_owned(), details: vec![any] }.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_a_token() {
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("ann:tg_x:y"));
+        assert_eq!(as_bearer(&basic), "Bearer tg_x:y");
+        for other in ["Bearer tg_x", "Basic ???", "Basic", "Basic YW5u"] {
+            assert_eq!(as_bearer(other), other);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use tonic::{Request, Status};
 
 /// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// Who it is.
     pub principal: Principal,
     /// The network address.

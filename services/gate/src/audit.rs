@@ -2,7 +2,7 @@
 
 use crate::append::append;
 use crate::clock::now_ms;
-use crate::metrics::Metrics;
+use crate::metrics::GateMetrics;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ const QUEUE_WAIT: Duration = Duration::from_secs(1);
 
 /// Writes audit records. A clone writes to the same place.
 #[derive(Clone)]
-pub(crate) struct Audit {
+pub struct Audit {
     bus: Arc<dyn Bus>,
-    metrics: Metrics,
+    metrics: GateMetrics,
     queue: mpsc::Sender<v1::AuditRecord>,
 }
 
 impl Audit {
     /// Writes to `bus`. What is noted is written by a task of its own, which ends when all clones are gone.
-    pub fn new(bus: Arc<dyn Bus>, metrics: Metrics) -> Self {
+    pub fn new(bus: Arc<dyn Bus>, metrics: GateMetrics) -> Self {
         let (queue, noted) = mpsc::channel(QUEUE);
         tokio::spawn(write_noted(Arc::clone(&bus), metrics.clone(), noted));
         Self { bus, metrics, queue }
@@ -69,7 +69,7 @@ impl Audit {
     }
 }
 
-async fn write_noted(bus: Arc<dyn Bus>, metrics: Metrics, mut noted: mpsc::Receiver<v1::AuditRecord>) {
+async fn write_noted(bus: Arc<dyn Bus>, metrics: GateMetrics, mut noted: mpsc::Receiver<v1::AuditRecord>) {
     let mut records = Vec::new();
     while noted.recv_many(&mut records, BATCH).await > 0 {
         // That they are lacking is logged and counted.
@@ -88,7 +88,7 @@ fn finished(mut record: v1::AuditRecord) -> v1::AuditRecord {
     record
 }
 
-async fn write(bus: &Arc<dyn Bus>, metrics: &Metrics, records: Vec<v1::AuditRecord>) -> Result<(), Status> {
+async fn write(bus: &Arc<dyn Bus>, metrics: &GateMetrics, records: Vec<v1::AuditRecord>) -> Result<(), Status> {
     let messages = records.iter().map(message).collect();
     let Err(why) = append(&**bus, Topic::Audit, messages).await else { return Ok(()) };
     metrics.audit_failures.inc_by(records.len() as u64);
@@ -112,7 +112,7 @@ fn message(record: &v1::AuditRecord) -> Message {
 }
 
 /// A random id in the form of a UUID of version 4 (RFC 9562).
-pub(crate) fn new_id() -> String {
+pub fn new_id() -> String {
     let random = rand::random::<u128>() & !(0xf000 << 64) & !(0xc000 << 48) | (0x4000 << 64) | (0x8000 << 48);
     let hex = format!("{random:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])

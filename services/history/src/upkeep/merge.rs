@@ -1,0 +1,165 @@
+//! Files are put together: read, sorted, written as one, and swapped in one commit.
+
+use super::plan::FileOf;
+use crate::config::HistoryConfig;
+use crate::files::FileWriter;
+use crate::lake::{Committed, LakeError, LakeTable};
+use crate::query::{plain_rows, scan};
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::delta_datafusion::FileSelection;
+use deltalake::kernel::{Action, Add, Remove};
+use deltalake::protocol::DeltaOperation;
+use deltalake::table::state::DeltaTableState;
+use futures::StreamExt as _;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What rewriting may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    pub memory_bytes: u64,
+    pub spill: PathBuf,
+}
+
+impl Room {
+    /// As configured.
+    pub fn of(config: &HistoryConfig) -> Self {
+        let spill = config.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
+        Self { memory_bytes: config.upkeep_memory_bytes, spill }
+    }
+}
+
+/// Why files could not be rewritten.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RewriteError {
+    /// The tables.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// Reading or sorting.
+    #[error("rewriting files of the table {table}")]
+    Rows {
+        /// Its name.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: DataFusionError,
+    },
+}
+
+/// Puts files together, as of `state`.
+pub(super) async fn merge(
+    table: &Arc<LakeTable>,
+    state: &mut DeltaTableState,
+    files: &[FileOf],
+    room: &Room,
+) -> Result<Committed, RewriteError> {
+    let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    let mut added = rewrite(table, state, &paths, "SELECT * FROM rows", room).await?;
+    for add in &mut added {
+        add.data_change = false;
+    }
+    let actions = swap(state, table, &paths, added, false).await?;
+    // What else a file holds is the same as before: readers of changes need not look.
+    let operation =
+        DeltaOperation::Optimize { predicate: None, target_size: crate::files::TARGET_OCTETS.cast_signed() };
+    Ok(table.replace(state, actions, operation).await?)
+}
+
+/// Writes what `sql` makes of the rows of some files, in the table's order, as of `state`.
+pub(super) async fn rewrite(
+    table: &Arc<LakeTable>,
+    state: &DeltaTableState,
+    paths: &[String],
+    sql: &str,
+    room: &Room,
+) -> Result<Vec<Add>, RewriteError> {
+    let name = table.table();
+    let failed = |source| RewriteError::Rows { table: name.name(), source };
+    let context = context(room).map_err(failed)?;
+    let rows = scan(&context, table, state).map_err(failed)?;
+    let rows = rows.with_file_selection(FileSelection::from_file_paths(paths.iter().cloned()));
+    context.register_table("rows", Arc::new(rows)).map_err(failed)?;
+    let [first, second] = name.order();
+    let columns = name.columns().iter().map(|column| column.name).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT {columns} FROM ({sql}) ORDER BY date, {first} NULLS FIRST, {second} NULLS FIRST");
+    let mut sorted = context.sql(&sql).await.map_err(failed)?.execute_stream().await.map_err(failed)?;
+    let schema = name.arrow_schema();
+    let mut writer = FileWriter::new(table);
+    while let Some(batch) = sorted.next().await {
+        let batch = batch.and_then(|batch| Ok(plain_rows(&batch, &schema)?));
+        let written = match batch {
+            Ok(batch) => writer.write(&batch).await.map_err(RewriteError::from),
+            Err(error) => Err(failed(error)),
+        };
+        if let Err(error) = written {
+            // Half a file is of no use; what cannot be taken back is vacuumed later.
+            let _ = writer.abort().await;
+            return Err(error);
+        }
+    }
+    Ok(writer.close().await?)
+}
+
+/// Takes files out and puts others in.
+pub(super) async fn swap(
+    state: &DeltaTableState,
+    table: &LakeTable,
+    paths: &[String],
+    added: Vec<Add>,
+    changes_data: bool,
+) -> Result<Vec<Action>, LakeError> {
+    let mut removes = removes(state, table, changes_data).await?;
+    let mut actions = Vec::with_capacity(paths.len() + added.len());
+    for path in paths {
+        match removes.remove(path) {
+            Some(remove) => actions.push(Action::Remove(remove)),
+            // Somebody has rewritten it meanwhile: the commit fails for the same reason.
+            None => tracing::debug!(path, "a file that was rewritten is not in the table any more"),
+        }
+    }
+    actions.extend(added.into_iter().map(Action::Add));
+    Ok(actions)
+}
+
+/// For each file of the table, what takes it out.
+pub(super) async fn removes(
+    state: &DeltaTableState,
+    table: &LakeTable,
+    changes_data: bool,
+) -> Result<HashMap<String, Remove>, LakeError> {
+    let mut files = state.snapshot().file_views(table.log_store(), None);
+    let mut removes = HashMap::new();
+    while let Some(file) = files.next().await {
+        let file = file.map_err(|source| table.failed("reading", source))?;
+        removes.insert(file.path().into_owned(), file.remove_action(changes_data));
+    }
+    Ok(removes)
+}
+
+/// The files of the table.
+pub(super) async fn files(state: &DeltaTableState, table: &LakeTable) -> Result<Vec<FileOf>, LakeError> {
+    let mut views = state.snapshot().file_views(table.log_store(), None);
+    let mut files = Vec::new();
+    while let Some(file) = views.next().await {
+        let file = file.map_err(|source| table.failed("reading", source))?;
+        let date = file.partition_values_map().remove(crate::tables::DATE).flatten().unwrap_or_default();
+        files.push(FileOf { path: file.path().into_owned(), date, size: file.size().unsigned_abs() });
+    }
+    Ok(files)
+}
+
+pub(super) fn context(room: &Room) -> Result<SessionContext, DataFusionError> {
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![room.spill.clone()]));
+    let memory = usize::try_from(room.memory_bytes).unwrap_or(usize::MAX);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let config = SessionConfig::new().with_target_partitions(1);
+    Ok(SessionContext::new_with_config_rt(config, runtime))
+}
