@@ -4,7 +4,7 @@
 use crate::data;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use tidegate_tests::chart::{self, Case, Rendered};
 use tidegate_tests::command::{self, Ended};
@@ -75,6 +75,7 @@ impl Cluster {
         };
         let mut secrets = BTreeMap::from([
             ("t-tidegate-control-tls".to_owned(), pair("server")),
+            ("t-tidegate-history-tls".to_owned(), pair("server")),
             ("t-tidegate-test-tls".to_owned(), pair("helm-test")),
             ("hash-key".to_owned(), Secret::from([("hash.key".to_owned(), "the secret of all edges".to_owned())])),
         ]);
@@ -86,13 +87,15 @@ impl Cluster {
         self.secrets = secrets;
     }
 
-    /// The files of a container, in the folder `place`; addresses of the cluster are those of this machine.
+    /// The files of a container, in the folder `place`; addresses of the cluster are those of this machine, and `policy` is
+    /// that of an edge's mail server, or of history's analysts.
     fn files(&self, owner: &str, container: &str, place: &str, ops: SocketAddr, policy: SocketAddr) -> PodFiles {
         let (control, brokers) = (self.control.to_string(), self.kafka.bootstrap_for_login().unwrap());
         let change = |text: &str| {
             text.replace("kafka.example.org:9092", &brokers)
                 .replace("0.0.0.0:7710", &control)
                 .replace("https://t-tidegate-control.mail.svc:7710", &format!("https://{control}"))
+                .replace("0.0.0.0:7730", &policy.to_string())
                 .replace("0.0.0.0:7780", &ops.to_string())
                 .replace("0.0.0.0:7790", &ops.to_string())
                 .replace("127.0.0.1:7723", &policy.to_string())
@@ -145,8 +148,9 @@ fn a_lock_travels_to_every_edge_of_what_is_rendered() {
 
     let mut control = cluster.start("Deployment t-tidegate-control", "control", "control");
     let mut stream = cluster.start("Deployment t-tidegate-stream", "stream", "stream");
+    let mut history = cluster.start("Deployment t-tidegate-history", "history", "history");
     let mut edges = ["mx1", "mx2"].map(|node| cluster.start("DaemonSet t-tidegate-edge", "edge", node));
-    for running in [&mut control, &mut stream].into_iter().chain(&mut edges) {
+    for running in [&mut control, &mut stream, &mut history].into_iter().chain(&mut edges) {
         running.process.wait_until_ready(TIMEOUT).unwrap();
     }
 
@@ -171,9 +175,10 @@ fn a_lock_travels_to_every_edge_of_what_is_rendered() {
     let who = cluster.as_jo(&["audit", "list", "--json", "--actions"]).succeeded().unwrap();
     assert!(who.stdout.contains("canary@tidegate.invalid") && who.stdout.contains("helm-test"), "{}", who.report());
 
-    for running in [&mut stream, &mut control].into_iter().chain(&mut edges) {
+    for running in [&mut stream, &mut control, &mut history].into_iter().chain(&mut edges) {
         let ended = running.process.stop(TIMEOUT).unwrap();
         assert!(ended.success(), "{ended}: {}", running.process.log().display());
     }
-    assert!(Path::new(&cluster.root("stream").join("var/lib/tidegate/checkpoints")).is_dir());
+    let tables = cluster.root("history").join("var/lib/tidegate/history");
+    assert!(std::fs::read_dir(&tables).unwrap().count() > 0, "history has written tables to {}", tables.display());
 }
