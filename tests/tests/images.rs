@@ -140,14 +140,26 @@ fn both_images_are_built_and_run_without_a_shell_and_without_rights() {
     }
 
     let container = buildah.succeed(&["from", "--pull-never", "server"]);
-    serves_as_nobody(&buildah, &container, &buildah_command(&buildah, "server"));
+    serves_as_nobody(&buildah, &container, &command_of(&buildah, "server"));
 }
 
 /// What the image runs when nothing else is said.
-fn buildah_command(buildah: &Buildah, image: &str) -> Vec<String> {
+fn command_of(buildah: &Buildah, image: &str) -> Vec<String> {
     let image: Value = serde_json::from_str(&buildah.succeed(&["inspect", "--type", "image", image])).unwrap();
     let config = &image["OCIv1"]["config"];
     [list(config, "/Entrypoint"), list(config, "/Cmd")].concat().iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A process's number in a line of its status.
+fn status(pid: u32, name: &str) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether a process is another one's child, or a child's.
+fn is_below(pid: u32, ancestor: u32) -> bool {
+    let parents = std::iter::successors(Some(pid), |&pid| status(pid, "PPid:").filter(|&parent| parent > 1));
+    parents.into_iter().any(|pid| pid == ancestor)
 }
 
 /// The server takes its configuration from where a volume has it, and writes only where a volume is meant to be.
@@ -168,17 +180,16 @@ fn serves_as_nobody(buildah: &Buildah, container: &str, command: &[String]) {
     let log = tempfile::tempdir().unwrap();
     let mut server = launch.start(log.path()).unwrap();
     server.wait_until_ready(TIMEOUT).unwrap();
-    let users: Vec<String> = fs::read_dir("/proc")
+    let users: Vec<u32> = fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| {
-            let is_inside = fs::read_link(entry.path().join("root")).is_ok_and(|root| root.starts_with(buildah.dir.path()));
-            let command = fs::read_to_string(entry.path().join("cmdline")).ok().filter(|_| is_inside)?;
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
             let is_server = command.starts_with("/usr/local/bin/tidegate\0serve");
-            let status = fs::read_to_string(entry.path().join("status")).ok().filter(|_| is_server)?;
-            Some(status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.to_owned())
+            (is_server && is_below(pid, server.pid())).then(|| status(pid, "Uid:"))?
         })
         .collect();
-    assert_eq!(users, ["65532"]);
+    assert_eq!(users, [65_532]);
     server.stop(TIMEOUT).unwrap();
 }

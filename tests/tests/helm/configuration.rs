@@ -11,15 +11,29 @@ use tidegate_tests::pod_files::{PodFiles, Secret};
 use tidegate_tests::programs;
 
 const RULES: &str = include_str!("../../../services/detect/defaults/rules.toml");
+const AUTHORITY: &str = include_str!("../../../services/control/tests/data/ca.pem");
+const CERTIFICATE: &str = include_str!("../../../services/control/tests/data/server.pem");
+const KEY: &str = include_str!("../../../services/control/tests/data/server.key");
 const STATISTICS: &str = include_str!("../../../services/detect/defaults/statistics.sql");
 
 /// Whatever somebody could have in a Secret, or in a ConfigMap of their own.
 fn any_secret(_name: &str) -> Option<Secret> {
-    let keys = ["ca.crt", "ca.pem", "authority.pem", "tls.crt", "tls.key", "username", "password", "url", "secret", "token"];
-    let mut secret: Secret = keys.iter().chain(&["tokens.toml", "hash.key"]).map(|&key| (key.to_owned(), "x\n".to_owned())).collect();
-    secret.insert("rules.toml".into(), RULES.into());
-    secret.insert("statistics.sql".into(), STATISTICS.into());
-    Some(secret)
+    let keys = [
+        ("ca.crt", AUTHORITY),
+        ("ca.pem", AUTHORITY),
+        ("authority.pem", AUTHORITY),
+        ("tls.crt", CERTIFICATE),
+        ("tls.key", KEY),
+        ("username", "tidegate\n"),
+        ("password", "secret\n"),
+        ("url", "https://pager.example.org/hook\n"),
+        ("secret", "signs\n"),
+        ("tokens.toml", ""),
+        ("hash.key", "the secret of all edges\n"),
+        ("rules.toml", RULES),
+        ("statistics.sql", STATISTICS),
+    ];
+    Some(keys.into_iter().map(|(key, content)| (key.to_owned(), content.to_owned())).collect())
 }
 
 /// Lets the program that a pod runs look at its configuration.

@@ -36,6 +36,27 @@ fn every_case_makes_objects_that_are_valid_and_fit() {
     assert_eq!(known, builtin.count(), "objects whose schemas were looked at");
 }
 
+#[test]
+fn the_examples_are_valid() {
+    let rendered = rendered(&chart::cases(&chart::folder().join("examples")).unwrap());
+    let (problems, known) = chart::schema_problems(&rendered.iter().collect::<Vec<_>>()).unwrap();
+    assert!(problems.is_empty() && known > 30, "{known} objects: {}", problems.join("\n"));
+}
+
+/// What is said at the end names three commands that are there.
+#[test]
+fn the_notes_say_the_next_three_commands() {
+    for (name, third) in [("minimal", "port-forward service/t-tidegate-control 7710"), ("everything", "get service t-tidegate-control")] {
+        let mut install = chart::helm(&["install", chart::RELEASE, "--dry-run=client", "--values"]).unwrap();
+        let output = install.arg(case(name, &[]).file).arg(chart::folder()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (_, notes) = said.split_once("NOTES:").unwrap_or_else(|| panic!("{name}: {said}"));
+        for command in ["rollout status deployment/t-tidegate-stream", "helm test t", third] {
+            assert!(notes.contains(command), "{name}: {command} is missing in\n{notes}");
+        }
+    }
+}
+
 /// All switches, one by one turned over, where everything is on and where nearly nothing is.
 #[test]
 fn each_switch_may_be_on_or_off() {
