@@ -183,12 +183,14 @@ fn the_programs_take_their_configuration() {
         let config = arguments.last().unwrap().clone();
         for path in fs::read_to_string(&config).unwrap().split(['"', ':']).filter(|part| part.starts_with(dir.path().to_str().unwrap())) {
             let path = Path::new(path);
-            assert!(path.exists() || path.parent().unwrap().is_dir(), "{name}: nothing is mounted at {}", path.display());
+            // Who makes topics reads no rules.
+            let is_there = name == "topics" || path.exists() || path.parent().unwrap().is_dir();
+            assert!(is_there, "{name}: nothing is mounted at {}", path.display());
         }
         let program = if name == "edge" { programs::tidegate_edge() } else { programs::tidegate() };
         // What looks at topics has no check of its own; it reads the same file.
         if name == "topics" {
-            arguments.splice(..2, ["stream".to_owned()]);
+            arguments.splice(..2, ["control".to_owned()]);
         }
         let mut command = Command::new(program.unwrap());
         command.args(&arguments).arg("--check-config");

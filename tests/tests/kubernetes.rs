@@ -50,7 +50,7 @@ impl Installation {
     fn upgrade(&self, chart: &Path, set: &[&str]) -> Ended {
         let (chart, values) = (chart.to_str().unwrap(), self.values.to_str().unwrap());
         let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
-        let arguments = ["upgrade", RELEASE, chart, "--install", "--timeout", "60s", "--values", values];
+        let arguments = ["upgrade", RELEASE, chart, "--install", "--history-max", "50", "--timeout", "60s", "--values", values];
         self.helm(&[&arguments[..], &sets].concat())
     }
 
