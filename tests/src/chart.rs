@@ -108,9 +108,11 @@ pub fn render_all(cases: &[Case]) -> Result<Vec<Result<Rendered, String>>> {
         files.push(file);
     }
     let documents = yaml_documents(&files)?;
-    let rendered = cases.iter().zip(texts).zip(documents).map(|((case, text), objects)| {
-        text.map(|_| Rendered { name: case.name.clone(), objects })
-    });
+    let rendered = cases
+        .iter()
+        .zip(texts)
+        .zip(documents)
+        .map(|((case, text), objects)| text.map(|_| Rendered { name: case.name.clone(), objects }));
     Ok(rendered.collect())
 }
 

@@ -209,7 +209,8 @@ fn no_rights_are_left(rendered: &Rendered) -> Vec<String> {
             && spec["automountServiceAccountToken"] == false;
         let shares = ["hostNetwork", "hostPID", "hostIPC"].iter().any(|key| spec[key] == true);
         if !is_bound || shares {
-            problems.push(format!("{}: its pods could be root, or have a token or the host's namespaces", name(pod.owner)));
+            problems
+                .push(format!("{}: its pods could be root, or have a token or the host's namespaces", name(pod.owner)));
         }
         for container in containers(pod.template) {
             let image = text(container, "/image");
@@ -241,7 +242,8 @@ fn no_rights_are_left(rendered: &Rendered) -> Vec<String> {
 
 fn policies_and_scalers_find_what_they_are_for(rendered: &Rendered) -> Vec<String> {
     let mut problems = Vec::new();
-    for (kind, path) in [("PodDisruptionBudget", "/spec/selector/matchLabels"), ("NetworkPolicy", "/spec/podSelector/matchLabels")]
+    for (kind, path) in
+        [("PodDisruptionBudget", "/spec/selector/matchLabels"), ("NetworkPolicy", "/spec/podSelector/matchLabels")]
     {
         for object in of_kind(rendered, kind) {
             let selector = object.pointer(path).unwrap_or(&Value::Null);
@@ -262,7 +264,8 @@ fn policies_and_scalers_find_what_they_are_for(rendered: &Rendered) -> Vec<Strin
             let target = text(object, "/spec/scaleTargetRef/name");
             let deployment = of_kind(rendered, "Deployment").find(|one| text(one, "/metadata/name") == target);
             if deployment.is_none_or(|one| one.pointer("/spec/replicas").is_some()) {
-                problems.push(format!("{} scales {target}, which is not there or has replicas of its own", name(object)));
+                problems
+                    .push(format!("{} scales {target}, which is not there or has replicas of its own", name(object)));
             }
         }
     }

@@ -68,8 +68,11 @@ impl PodFiles {
         for (file, content) in configured {
             files.check_paths(&file, &content)?;
         }
-        files.arguments =
-            list(container, "/args").iter().filter_map(Value::as_str).map(|argument| files.map(&change(argument))).collect();
+        files.arguments = list(container, "/args")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|argument| files.map(&change(argument)))
+            .collect();
         for variable in list(container, "/env") {
             let value = text(variable, "/value");
             // The pod's own name, or its node's: the folder's here.
@@ -129,7 +132,10 @@ fn contents(
         // One that values name is as good as a Secret here.
         let Some(map) = map else { return given(name) };
         let data = map.pointer("/data").and_then(Value::as_object).context("the ConfigMap is empty")?;
-        return Ok(data.iter().map(|(name, text)| (name.clone(), text.as_str().unwrap_or_default().to_owned())).collect());
+        return Ok(data
+            .iter()
+            .map(|(name, text)| (name.clone(), text.as_str().unwrap_or_default().to_owned()))
+            .collect());
     }
     if let Some(name) = volume.pointer("/secret/secretName").and_then(Value::as_str) {
         return items(&given(name)?, list(volume, "/secret/items"));

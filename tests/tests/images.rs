@@ -147,7 +147,12 @@ fn both_images_are_built_and_run_without_a_shell_and_without_rights() {
 fn command_of(buildah: &Buildah, image: &str) -> Vec<String> {
     let image: Value = serde_json::from_str(&buildah.succeed(&["inspect", "--type", "image", image])).unwrap();
     let config = &image["OCIv1"]["config"];
-    [list(config, "/Entrypoint"), list(config, "/Cmd")].concat().iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    [list(config, "/Entrypoint"), list(config, "/Cmd")]
+        .concat()
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A process's number in a line of its status.

@@ -50,7 +50,8 @@ impl Installation {
     fn upgrade(&self, chart: &Path, set: &[&str]) -> Ended {
         let (chart, values) = (chart.to_str().unwrap(), self.values.to_str().unwrap());
         let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
-        let arguments = ["upgrade", RELEASE, chart, "--install", "--history-max", "50", "--timeout", "60s", "--values", values];
+        let arguments =
+            ["upgrade", RELEASE, chart, "--install", "--history-max", "50", "--timeout", "60s", "--values", values];
         self.helm(&[&arguments[..], &sets].concat())
     }
 
@@ -59,8 +60,12 @@ impl Installation {
     }
 
     fn wait_until_rolled_out(&self) {
-        for name in ["deployment/t-tidegate-control", "deployment/t-tidegate-stream", "deployment/t-tidegate-notifier", "statefulset/t-tidegate-edge"]
-        {
+        for name in [
+            "deployment/t-tidegate-control",
+            "deployment/t-tidegate-stream",
+            "deployment/t-tidegate-notifier",
+            "statefulset/t-tidegate-edge",
+        ] {
             self.kubectl(&["rollout", "status", name, "--timeout=120s"]);
         }
     }
@@ -99,7 +104,8 @@ fn version_before(dir: &Path) -> PathBuf {
     tools::run(Command::new("cp").arg("-R").arg(chart::folder()).arg(&before)).unwrap();
     let manifest = before.join("Chart.yaml");
     let text = fs::read_to_string(&manifest).unwrap();
-    let text = text.replace("\nversion: 0.1.0", "\nversion: 0.0.9").replace("appVersion: \"0.1.0\"", "appVersion: \"0.0.9\"");
+    let text =
+        text.replace("\nversion: 0.1.0", "\nversion: 0.0.9").replace("appVersion: \"0.1.0\"", "appVersion: \"0.0.9\"");
     assert!(text.contains("version: 0.0.9") && text.contains("appVersion: \"0.0.9\""), "{text}");
     fs::write(&manifest, text).unwrap();
     before
@@ -192,5 +198,8 @@ fn it_is_installed_upgraded_refused_and_rolled_back() {
     let kinds = "deployments,statefulsets,services,configmaps,serviceaccounts,networkpolicies,certificates,persistentvolumeclaims";
     let left = installation.kubectl(&["get", kinds, "-o", "name", "--selector", "app.kubernetes.io/instance=t"]);
     let left: Vec<&str> = left.lines().collect();
-    assert_eq!(left, ["persistentvolumeclaim/state-t-tidegate-edge-0", "persistentvolumeclaim/state-t-tidegate-edge-1"]);
+    assert_eq!(
+        left,
+        ["persistentvolumeclaim/state-t-tidegate-edge-0", "persistentvolumeclaim/state-t-tidegate-edge-1"]
+    );
 }

@@ -15,7 +15,8 @@ use xtask::ports::free_port;
 
 fn write_config(dir: &Path, name: &str, log: &str) -> PathBuf {
     let file = dir.join(format!("{name}.toml"));
-    std::fs::write(&file, format!("[log]\nkind = \"kafka\"\nreplication_factor = 1\ncreate_topics = false\n{log}\n")).unwrap();
+    std::fs::write(&file, format!("[log]\nkind = \"kafka\"\nreplication_factor = 1\ncreate_topics = false\n{log}\n"))
+        .unwrap();
     file
 }
 

@@ -65,7 +65,10 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_adjusted<T: DeserializeOwned + Validate>(path: &Path, adjust: impl FnOnce(&mut T)) -> Result<T, ConfigError> {
+pub fn load_adjusted<T: DeserializeOwned + Validate>(
+    path: &Path,
+    adjust: impl FnOnce(&mut T),
+) -> Result<T, ConfigError> {
     let (config, problems) = parse_adjusted(path, &read(path)?, adjust)?;
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), problems }) }
 }

@@ -70,7 +70,8 @@ impl Cluster {
         }
         let read = |file: &str| std::fs::read_to_string(self.credentials.file(file)).unwrap();
         let pair = |name: &str| -> Secret {
-            let files = [("tls.crt", format!("{name}.pem")), ("tls.key", format!("{name}.key")), ("ca.crt", "ca.pem".into())];
+            let files =
+                [("tls.crt", format!("{name}.pem")), ("tls.key", format!("{name}.key")), ("ca.crt", "ca.pem".into())];
             files.into_iter().map(|(key, file)| (key.to_owned(), read(&file))).collect()
         };
         let mut secrets = BTreeMap::from([
@@ -100,7 +101,8 @@ impl Cluster {
                 .replace("0.0.0.0:7790", &ops.to_string())
                 .replace("127.0.0.1:7723", &policy.to_string())
         };
-        let secret = |name: &str| self.secrets.get(name).or_else(|| self.secrets.get(&format!("{name} of {place}"))).cloned();
+        let secret =
+            |name: &str| self.secrets.get(name).or_else(|| self.secrets.get(&format!("{name} of {place}"))).cloned();
         let pod = manifests::pods(&self.rendered).into_iter().find(|pod| manifests::name(pod.owner) == owner).unwrap();
         PodFiles::write(&self.rendered, &pod, container, &self.root(place), &secret, &change).unwrap()
     }
@@ -131,7 +133,8 @@ impl Cluster {
     fn as_jo(&self, arguments: &[&str]) -> Ended {
         let mut command = Command::new(programs::tidegate().unwrap());
         command.args(arguments).env("TIDEGATE_SERVER", format!("https://{}", self.control));
-        for (name, file) in [("TIDEGATE_CA", "ca.pem"), ("TIDEGATE_CERTIFICATE", "jo.pem"), ("TIDEGATE_KEY", "jo.key")] {
+        for (name, file) in [("TIDEGATE_CA", "ca.pem"), ("TIDEGATE_CERTIFICATE", "jo.pem"), ("TIDEGATE_KEY", "jo.key")]
+        {
             command.env(name, self.credentials.file(file));
         }
         command::run(command, TIMEOUT).unwrap()

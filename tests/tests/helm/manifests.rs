@@ -9,7 +9,11 @@ use tidegate_tests::manifests;
 /// Renders cases, of which none may be refused.
 fn rendered(cases: &[Case]) -> Vec<Rendered> {
     let results = chart::render_all(cases).unwrap();
-    results.into_iter().zip(cases).map(|(result, case)| result.unwrap_or_else(|error| panic!("{}: {error}", case.name))).collect()
+    results
+        .into_iter()
+        .zip(cases)
+        .map(|(result, case)| result.unwrap_or_else(|error| panic!("{}: {error}", case.name)))
+        .collect()
 }
 
 #[test]
@@ -46,7 +50,9 @@ fn the_examples_are_valid() {
 /// What is said at the end names three commands that are there.
 #[test]
 fn the_notes_say_the_next_three_commands() {
-    for (name, third) in [("minimal", "port-forward service/t-tidegate-control 7710"), ("everything", "get service t-tidegate-control")] {
+    for (name, third) in
+        [("minimal", "port-forward service/t-tidegate-control 7710"), ("everything", "get service t-tidegate-control")]
+    {
         let mut install = chart::helm(&["install", chart::RELEASE, "--dry-run=client", "--values"]).unwrap();
         let output = install.arg(case(name, &[]).file).arg(chart::folder()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -114,7 +120,11 @@ fn hooks_come_in_order() {
             if annotation("hook").starts_with("pre-") || annotation("hook").starts_with("post-") {
                 let weight = annotation("hook-weight").parse().unwrap();
                 // The job stays for a day, so that its log can be read; what it needed goes with its success.
-                let goes = if manifests::text(object, "/kind") == "Job" { "before-hook-creation" } else { "before-hook-creation,hook-succeeded" };
+                let goes = if manifests::text(object, "/kind") == "Job" {
+                    "before-hook-creation"
+                } else {
+                    "before-hook-creation,hook-succeeded"
+                };
                 assert_eq!(annotation("hook-delete-policy"), goes, "{}", manifests::name(object));
                 hooks.push((weight, annotation("hook").to_owned(), manifests::name(object)));
             }
@@ -122,7 +132,11 @@ fn hooks_come_in_order() {
         hooks.sort();
         hooks
     };
-    for (name, when) in [("minimal", "pre-install,pre-upgrade"), ("everything", "pre-install,pre-upgrade"), ("strimzi", "post-install,post-upgrade")] {
+    for (name, when) in [
+        ("minimal", "pre-install,pre-upgrade"),
+        ("everything", "pre-install,pre-upgrade"),
+        ("strimzi", "post-install,post-upgrade"),
+    ] {
         let hooks = hooks(name);
         assert!(hooks.iter().all(|(_, hook, _)| hook == when), "{name}: {hooks:?}");
         assert_eq!(hooks.last().unwrap().2, "Job t-tidegate-topics", "{name}: {hooks:?}");
@@ -160,13 +174,16 @@ fn dashboards_and_rules_are_embedded() {
     let rendered = chart::render(&case("everything", &[])).unwrap();
     let listed = |folder: &str, ending: &str| {
         let folder = chart::folder().join(folder);
-        let files = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let files =
+            fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut files: Vec<String> = files.filter(|name| name.ends_with(ending)).collect();
         files.sort();
         files
     };
     let mut embedded = Vec::new();
-    for map in manifests::of_kind(&rendered, "ConfigMap").filter(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1") {
+    for map in
+        manifests::of_kind(&rendered, "ConfigMap").filter(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1")
+    {
         for (name, text) in map["data"].as_object().unwrap() {
             let file = fs::read_to_string(chart::folder().join("dashboards").join(name)).unwrap();
             assert_eq!(text.as_str(), Some(file.as_str()), "{name}");

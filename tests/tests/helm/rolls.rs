@@ -8,7 +8,9 @@ use tidegate_tests::manifests;
 /// Pod templates by what makes the pods.
 fn templates(set: &[&str]) -> BTreeMap<String, String> {
     let rendered = chart::render(&case("everything", set)).unwrap();
-    let lasting = manifests::pods(&rendered).into_iter().filter(|pod| matches!(manifests::text(pod.owner, "/kind"), "Deployment" | "StatefulSet"));
+    let lasting = manifests::pods(&rendered)
+        .into_iter()
+        .filter(|pod| matches!(manifests::text(pod.owner, "/kind"), "Deployment" | "StatefulSet"));
     lasting.map(|pod| (manifests::name(pod.owner), pod.template.to_string())).collect()
 }
 
@@ -35,13 +37,16 @@ fn a_change_rolls_only_what_it_concerns() {
     ];
     for (set, expected) in cases {
         let after = templates(&[set]);
-        let changed: BTreeSet<&str> =
-            all.iter().copied().filter(|name| {
+        let changed: BTreeSet<&str> = all
+            .iter()
+            .copied()
+            .filter(|name| {
                 let key = |templates: &BTreeMap<String, String>| {
                     templates.iter().find(|(owner, _)| owner.ends_with(name)).map(|(_, template)| template.clone())
                 };
                 key(&before) != key(&after)
-            }).collect();
+            })
+            .collect();
         assert_eq!(changed, expected.iter().copied().collect(), "{set}");
     }
 }

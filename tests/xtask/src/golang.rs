@@ -46,7 +46,8 @@ pub fn program() -> Result<PathBuf> {
 /// When the module proxy cannot be reached.
 pub fn module_folder(go: &mut Command, module: &str) -> Result<PathBuf> {
     // The cache is where every Go of this user has it.
-    let told = output(go.args(["mod", "download", "-json", module]).env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod"))?;
+    let told =
+        output(go.args(["mod", "download", "-json", module]).env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod"))?;
     let folder = told.lines().find_map(|line| line.trim().strip_prefix("\"Dir\": \"")?.split('"').next());
     folder.map(PathBuf::from).ok_or_else(|| Error::new(format!("go mod download {module} told no folder:\n{told}")))
 }

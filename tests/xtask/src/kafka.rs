@@ -280,13 +280,14 @@ fn server_properties(dir: &Path, node: &Node) -> String {
     let listeners = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.port));
     let advertised = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.advertised));
     let protocols = each(|index, _| format!(",DOOR{index}:PLAINTEXT"));
-    let (login, login_protocol, login_users) = login.as_ref().map_or_else(Default::default, |Login { port, user, password }| {
-        let users = format!(
-            "listener.name.login.sasl.enabled.mechanisms=PLAIN\nlistener.name.login.plain.sasl.jaas.config=\
+    let (login, login_protocol, login_users) =
+        login.as_ref().map_or_else(Default::default, |Login { port, user, password }| {
+            let users = format!(
+                "listener.name.login.sasl.enabled.mechanisms=PLAIN\nlistener.name.login.plain.sasl.jaas.config=\
              org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";\n"
-        );
-        (format!(",LOGIN://127.0.0.1:{port}"), ",LOGIN:SASL_PLAINTEXT", users)
-    });
+            );
+            (format!(",LOGIN://127.0.0.1:{port}"), ",LOGIN:SASL_PLAINTEXT", users)
+        });
     format!(
         "process.roles=broker,controller
 node.id={id}

@@ -2,7 +2,9 @@
 
 use super::config::KafkaConfig;
 use super::shared::{Shared, failed};
-use super::topics::{Admin, Found, admin, check_policy, create, find, lone_copy_counts, refuse_partitions, wait_until_led};
+use super::topics::{
+    Admin, Found, admin, check_policy, create, find, lone_copy_counts, refuse_partitions, wait_until_led,
+};
 use crate::{BusError, Topic};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use std::collections::BTreeMap;
@@ -51,8 +53,12 @@ pub async fn examine_topics(config: KafkaConfig, create_missing: bool) -> Result
     let before = look(&shared, &admin).await?;
     let is_missing = |topic: &ExaminedTopic| topic.partitions == 0;
     let wrong = before.topics.iter().any(|topic| !is_missing(topic) && !topic.problems.is_empty());
-    let missing: Vec<Topic> =
-        Topic::ALL.into_iter().zip(&before.topics).filter(|(_, seen)| is_missing(seen)).map(|(topic, _)| topic).collect();
+    let missing: Vec<Topic> = Topic::ALL
+        .into_iter()
+        .zip(&before.topics)
+        .filter(|(_, seen)| is_missing(seen))
+        .map(|(topic, _)| topic)
+        .collect();
     if !create_missing || wrong || missing.is_empty() {
         return Ok(before);
     }

@@ -133,11 +133,7 @@ pub(super) async fn wait_until_led(shared: &Shared) -> Result<BTreeMap<Topic, Fo
     }
 }
 
-async fn check_policies(
-    shared: &Shared,
-    admin: &Admin,
-    found: &BTreeMap<Topic, Found>,
-) -> Result<(), BusError> {
+async fn check_policies(shared: &Shared, admin: &Admin, found: &BTreeMap<Topic, Found>) -> Result<(), BusError> {
     let names = Topic::ALL.map(|topic| ResourceSpecifier::Topic(shared.name(topic)));
     let options = AdminOptions::new().request_timeout(Some(shared.timeout()));
     let described = admin

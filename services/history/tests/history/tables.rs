@@ -29,7 +29,10 @@ async fn what_cannot_be_read_is_set_aside_and_nothing_else_stops() {
     let told = "SELECT topic, reason, encode(value, 'hex') FROM rejected ORDER BY topic";
     lab.wait_for(
         told,
-        &["audit|it is no AuditRecord: its id or its method is missing|", "events|Event is no protobuf|ffff206e6f6e73656e7365"],
+        &[
+            "audit|it is no AuditRecord: its id or its method is missing|",
+            "events|Event is no protobuf|ffff206e6f6e73656e7365",
+        ],
     )
     .await;
 }
@@ -41,8 +44,11 @@ async fn a_restart_neither_loses_nor_doubles() {
         let events = (0..50).map(|number| submission("jo@example.org", round * 50 + number + 1, DAY_MS));
         lab.send(events).await;
         if round % 2 == 0 {
-            lab.wait_for("SELECT count(*), count(DISTINCT sequence) FROM events", &[&format!("{0}|{0}", round * 50 + 50)])
-                .await;
+            lab.wait_for(
+                "SELECT count(*), count(DISTINCT sequence) FROM events",
+                &[&format!("{0}|{0}", round * 50 + 50)],
+            )
+            .await;
         }
         lab.restart().await;
     }
@@ -74,5 +80,8 @@ async fn small_files_become_few_and_say_the_same() {
         texts.into_iter().any(|text| text.contains("\"OPTIMIZE\""))
     })
     .await;
-    assert_eq!(lab.lines("SELECT count(*), count(DISTINCT sequence), sum(sequence) FROM events").await, ["120|120|7260"]);
+    assert_eq!(
+        lab.lines("SELECT count(*), count(DISTINCT sequence), sum(sequence) FROM events").await,
+        ["120|120|7260"]
+    );
 }

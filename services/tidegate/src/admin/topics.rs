@@ -19,7 +19,9 @@ pub enum TopicsCommand {
     ///
     /// Exit code 0: they are. 1: some are wrong or missing, and nothing may run on them. 2: the configuration is wrong.
     /// 75: Kafka did not answer; try again.
-    #[command(after_help = "Examples:\n  tidegate topics check --config /etc/tidegate/tidegate.toml\n  tidegate topics check --config tidegate.toml --json | jq '.[] | select(.problems != [])'")]
+    #[command(
+        after_help = "Examples:\n  tidegate topics check --config /etc/tidegate/tidegate.toml\n  tidegate topics check --config tidegate.toml --json | jq '.[] | select(.problems != [])'"
+    )]
     Check(TopicsArgs),
     /// Make those that are missing, unless one that is there is wrong; otherwise as `check`
     #[command(after_help = "Example:\n  tidegate topics create --config /etc/tidegate/tidegate.toml")]
