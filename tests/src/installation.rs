@@ -132,7 +132,7 @@ impl Server {
         let text = format!(
             "[log]\n{log}\n[stream]\nrules = {rules_file:?}\nreload_interval_ms = 100\ncommit_interval_ms = 100\n\n\
              [stream.checkpoints]\n{checkpoints}interval_ms = 300\n\n\
-             [control]\nlisten = \"{control}\"\n\n[history]\n{tables}listen = \"{history}\"\ncommit_interval_ms = 500\n\n[ops]\nlisten = \"{ops}\"\n\n{sections}"
+             [control]\nlisten = \"{control}\"\n\n[history]\n{tables}listen = \"{history}\"\ncommit_interval_ms = 300\nupkeep_interval_ms = 300\n\n[ops]\nlisten = \"{ops}\"\n\n{sections}"
         );
         fs::write(&config, text)?;
         let process = Launch::new(name, programs::tidegate()?)

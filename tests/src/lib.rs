@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
+pub mod analyst;
 pub mod browser;
 pub mod census;
 pub mod chart;

@@ -24,6 +24,8 @@ pub struct HistoryConfig {
     pub commit_interval_ms: u64,
     /// ... or when it is so many records.
     pub commit_records: usize,
+    /// The store must take a commit with its files within so long, in milliseconds; then it is tried again.
+    pub store_timeout_ms: u64,
     /// Days that are kept.
     pub retention_days: u32,
     /// Where analysts connect with Arrow Flight SQL.
@@ -75,6 +77,7 @@ impl Default for HistoryConfig {
             group: "history".to_owned(),
             commit_interval_ms: 5_000,
             commit_records: 200_000,
+            store_timeout_ms: 120_000,
             retention_days: 400,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7730)),
             tls: None,
@@ -111,6 +114,7 @@ impl Validate for HistoryConfig {
         problems.check_set(path, "group", &self.group);
         problems.check_range(path, "commit_interval_ms", self.commit_interval_ms, 100..=3_600_000);
         problems.check_range(path, "commit_records", self.commit_records, 1_000..=5_000_000);
+        problems.check_range(path, "store_timeout_ms", self.store_timeout_ms, 1_000..=3_600_000);
         problems.check_range(path, "retention_days", self.retention_days, 1..=36_500);
         problems.check_range(path, "max_connections", self.max_connections, 1..=100_000);
         problems.check_range(path, "upkeep_interval_ms", self.upkeep_interval_ms, 100..=86_400_000);

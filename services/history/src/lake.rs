@@ -95,6 +95,14 @@ pub enum LakeError {
         #[source]
         source: tokio::task::JoinError,
     },
+    /// The store does not answer.
+    #[error("committing to the table {table}: the store has not answered for {} s", after.as_secs_f64())]
+    Slow {
+        /// The table's name.
+        table: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// Others commit all the time.
     #[error("committing to the table {table}: another commit came first")]
     Busy {

@@ -6,6 +6,7 @@
 mod columns;
 mod config;
 mod files;
+mod fill;
 mod flight;
 mod lake;
 mod metrics;
@@ -18,6 +19,7 @@ mod upkeep;
 
 pub use columns::{Column, ColumnKind};
 pub use config::{HistoryConfig, QueryConfig};
+pub use fill::{Filled, Filler, compact};
 pub use lake::{Committed, Lake, LakeError, LakeTable};
 pub use query::View;
 pub use service::{HistoryError, Service};

@@ -78,11 +78,26 @@ impl Service {
         health: Health,
         access: Arc<Access>,
     ) -> Result<Self, HistoryError> {
+        let lake = Lake::open(&config).await?;
+        Self::bind_over(lake, config, bus, registry, health, access).await
+    }
+
+    /// The same over tables that are open already, wherever they are.
+    ///
+    /// # Errors
+    /// As [`Service::bind`].
+    pub async fn bind_over(
+        lake: Lake,
+        config: HistoryConfig,
+        bus: Arc<dyn Bus>,
+        registry: &mut Registry,
+        health: Health,
+        access: Arc<Access>,
+    ) -> Result<Self, HistoryError> {
         let metrics = Metrics::new(registry);
         let registry = registry.sub_registry_with_prefix("tidegate_history");
         let door = Door::open("history", config.listen, config.tls.as_ref(), &access, registry).await?;
         let gate_metrics = GateMetrics::register(registry);
-        let lake = Lake::open(&config).await?;
         let membership = bus.join(&config.group).await.map_err(|source| HistoryError::Membership { source })?;
         let audit = Audit::new(Arc::clone(&bus), gate_metrics.clone());
         let engine = Engine::new(&config, lake.clone(), metrics.clone()).map_err(HistoryError::Queries)?;

@@ -8,5 +8,5 @@ mod retention;
 mod worker;
 
 pub(crate) use erase::Eraser;
-pub(crate) use merge::Room;
+pub(crate) use merge::{Room, merge_all};
 pub(crate) use worker::Upkeep;

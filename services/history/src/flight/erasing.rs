@@ -33,6 +33,14 @@ pub(super) fn action_type() -> ActionType {
     }
 }
 
+/// As accounts stand in the tables; whether the local part is in lower case is the provider's affair.
+fn with_lower_domain(account: &str) -> String {
+    match account.rsplit_once('@') {
+        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
+        None => account.to_owned(),
+    }
+}
+
 /// Forgets the account that the action names, one table after the other; each tells what became of it.
 pub(super) async fn erase(
     eraser: &Eraser,
@@ -46,7 +54,7 @@ pub(super) async fn erase(
         return Err(desk.deny(asked, "this concerns all tables; you are limited to domains".to_owned()).await);
     }
     let EraseRequest { account, reason } = parsed.map_err(|error| wrong(error.to_string()))?;
-    let account = Account::parse(&account).map_err(|error| wrong(error.to_string()))?;
+    let account = Account::parse(&with_lower_domain(&account)).map_err(|error| wrong(error.to_string()))?;
     if reason.trim().is_empty() {
         return Err(wrong("reason must be set".to_owned()));
     }

@@ -1,5 +1,6 @@
 //! What a query can name: the tables and views, as far as the asker may see their rows.
 
+use super::functions;
 use super::scan::scan;
 use super::views::View;
 use crate::lake::{FRESH, Lake};
@@ -114,7 +115,8 @@ impl History {
 
     /// A view over the tables as this query sees them.
     async fn view(&self, view: &View) -> Result<Arc<dyn TableProvider>> {
-        let context = SessionContext::new_with_state(self.context.state());
+        let context = SessionContext::new_with_config_rt(self.context.copied_config(), self.context.runtime_env());
+        functions::all().into_iter().for_each(|function| context.register_udf(function));
         for table in named_in(view.sql) {
             // A table of a view is opened as any other.
             if let Some(provider) = self.table(table.name()).await? {

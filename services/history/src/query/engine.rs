@@ -211,7 +211,6 @@ impl Engine {
         let files = SessionContext::new_with_config_rt(SessionConfig::new(), Arc::clone(&runtime));
         let context = SessionContext::new_with_config_rt(config, runtime);
         for function in functions::all() {
-            files.register_udf(function.clone());
             context.register_udf(function);
         }
         let catalog = Catalog::new(self.lake.clone(), scope.clone(), Arc::clone(&self.refreshed), files);

@@ -68,12 +68,14 @@ impl QueryError {
     /// What the engine says, in the words of who asked.
     pub fn of(error: DataFusionError, memory: u64, spill: u64) -> Self {
         let place = error.diagnostic().and_then(place);
+        // The engine tells this one as a fault of files.
+        if error.to_string().contains("max_temp_directory_size") {
+            return Self::TooLarge { limit: Limit::Spill(spill), message: "more than may be spilled".to_owned() };
+        }
         match error.find_root() {
             DataFusionError::SQL(parser, _) => Self::Wrong { message: format!("the SQL is wrong: {parser}") },
             DataFusionError::ResourcesExhausted(message) => {
-                let is_spill = message.contains("disk");
-                let limit = if is_spill { Limit::Spill(spill) } else { Limit::Memory(memory) };
-                Self::TooLarge { limit, message: first_line(message) }
+                Self::TooLarge { limit: Limit::Memory(memory), message: first_line(message) }
             }
             DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_) => {
                 Self::Failed { message: format!("the history cannot be read: {}", error_line(&error)) }

@@ -39,6 +39,10 @@ pub(crate) struct Sender {
     pub log_id: String,
     pub metrics: Metrics,
     pub health: Health,
+    /// How long files may lie about before they are committed: later they would be vacuumed.
+    pub files_last: Duration,
+    /// How long one attempt may take.
+    pub attempt_wait: Duration,
 }
 
 /// How it ended.
@@ -56,8 +60,8 @@ struct Commit<'a> {
     topic: Topic,
     rows: RecordBatch,
     claims: &'a BTreeMap<u32, Claim>,
-    /// The files, when they are written.
-    added: Option<Vec<Add>>,
+    /// The files, when they are written, and since when.
+    added: Option<(Vec<Add>, Instant)>,
     base: Option<DeltaTableState>,
 }
 
@@ -158,7 +162,7 @@ impl<'a> Commit<'a> {
         claims: &'a BTreeMap<u32, Claim>,
         base: Option<DeltaTableState>,
     ) -> Self {
-        let added = (rows.num_rows() == 0).then(Vec::new);
+        let added = (rows.num_rows() == 0).then(|| (Vec::new(), Instant::now()));
         Self { sender, table, topic, rows, claims, added, base }
     }
 
@@ -167,7 +171,9 @@ impl<'a> Commit<'a> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let began = Instant::now();
         loop {
-            match self.attempt().await {
+            let attempt = tokio::time::timeout(self.sender.attempt_wait, self.attempt()).await;
+            let name = self.table.table().name();
+            match attempt.unwrap_or(Err(LakeError::Slow { table: name, after: self.sender.attempt_wait })) {
                 Ok(Attempt::Done(state)) => {
                     self.sender.health.ready(STORE);
                     let label = TableLabel { table: self.table.table().name() };
@@ -187,9 +193,14 @@ impl<'a> Commit<'a> {
     }
 
     async fn attempt(&mut self) -> Result<Attempt, LakeError> {
-        let added = match &self.added {
-            Some(added) => added,
-            None => self.added.insert(write(self.table, &self.rows).await?),
+        let is_old = |since: Instant| since.elapsed() > self.sender.files_last;
+        let (added, _) = match &self.added {
+            Some((files, since)) if files.is_empty() || !is_old(*since) => (files, since),
+            _ => {
+                let began = Instant::now();
+                let (files, since) = self.added.insert((write(self.table, &self.rows).await?, began));
+                (&*files, &*since)
+            }
         };
         let mut state = match self.base.take() {
             Some(base) => base,

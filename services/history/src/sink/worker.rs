@@ -40,6 +40,8 @@ pub(crate) struct Sink {
     clock: Clock,
     commit_interval: Duration,
     commit_records: usize,
+    files_last: Duration,
+    store_timeout: Duration,
     membership: Box<dyn Membership>,
     wanted: BTreeSet<u32>,
     /// What the tables say; none: that is to be looked up before anything is read.
@@ -88,6 +90,8 @@ impl Sink {
             clock,
             commit_interval: Duration::from_millis(config.commit_interval_ms),
             commit_records: config.commit_records,
+            files_last: Duration::from_secs(config.vacuum_after_s) / 4,
+            store_timeout: Duration::from_millis(config.store_timeout_ms),
             membership,
             wanted: BTreeSet::new(),
             positions: None,
@@ -285,6 +289,8 @@ impl Sink {
             log_id: self.bus.log_id().to_owned(),
             metrics: self.metrics.clone(),
             health: self.health.clone(),
+            files_last: self.files_last,
+            attempt_wait: self.store_timeout,
         };
         for (table, piled) in &mut self.piles {
             let Some(since) = piled.pile.since().filter(|_| !piled.is_sending) else { continue };

@@ -3,19 +3,18 @@
 //! Queries see nothing of it from then on. The files that named it are deleted with the next vacuum, and the files of the
 //! Delta log that name it as the least or greatest of a file's accounts after a week.
 
-use super::merge::{RewriteError, Room, context, rewrite, swap};
+use super::merge::{RewriteError, Room, context, files, rewrite, swap};
 use crate::lake::{Committed, Lake, LakeTable};
 use crate::metrics::{Metrics, UpkeepLabel};
-use crate::query::scan;
 use crate::tables::Table;
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::DataFusionError;
-use datafusion::prelude::SessionContext;
-use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::delta_datafusion::DeltaScanNext;
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tidegate_domain::Account;
 use tokio::runtime::Handle;
@@ -151,6 +150,11 @@ fn change(table: Table, account: &str) -> Change {
     }
 }
 
+/// The name of a file, without its folders.
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// How many rows are named so, and the files that they stand in.
 async fn find(
     table: &LakeTable,
@@ -158,12 +162,17 @@ async fn find(
     named: &str,
     room: &Room,
 ) -> Result<(u64, Vec<String>), DataFusionError> {
-    let context: SessionContext = context(room)?;
-    // Registers the store, too.
-    drop(scan(&context, table, state)?);
-    let config = DeltaScanConfig::new().with_wrap_partition_values(false).with_file_column_name(FILE);
-    let rows = DeltaScanNext::new(state.snapshot().clone(), config)?;
+    let context = context(room)?;
+    let rows = DeltaScanNext::builder()
+        .with_log_store(Arc::clone(table.log_store()))
+        .with_eager_snapshot(state.snapshot().clone())
+        .with_file_column(FILE)
+        .build()
+        .await?;
     context.register_table("rows", Arc::new(rows))?;
+    // A row tells its file by its URL; the log names it from the table's folder on. Names of files are unique.
+    let all = files(state, table).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let by_name: HashMap<&str, &String> = all.iter().map(|file| (last_part(&file.path), &file.path)).collect();
     let sql = format!("SELECT {FILE}, count(*) FROM rows WHERE {named} GROUP BY 1 ORDER BY 1");
     let batches: Vec<RecordBatch> = context.sql(&sql).await?.collect().await?;
     let (mut count, mut paths) = (0, Vec::new());
@@ -171,7 +180,9 @@ async fn find(
         let names = cast(batch.column(0), &DataType::Utf8)?;
         let counts = batch.column(1).as_primitive::<Int64Type>();
         for row in 0..batch.num_rows() {
-            paths.push(names.as_string::<i32>().value(row).to_owned());
+            let name = names.as_string::<i32>().value(row);
+            let path = by_name.get(last_part(name)).copied().cloned();
+            paths.push(path.ok_or_else(|| DataFusionError::Execution(format!("the table has no file {name}")))?);
             count += counts.value(row).unsigned_abs();
         }
     }

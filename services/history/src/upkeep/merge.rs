@@ -1,6 +1,6 @@
 //! Files are put together: read, sorted, written as one, and swapped in one commit.
 
-use super::plan::FileOf;
+use super::plan::{FileOf, merges};
 use crate::config::HistoryConfig;
 use crate::files::FileWriter;
 use crate::lake::{Committed, LakeError, LakeTable};
@@ -18,6 +18,7 @@ use futures::StreamExt as _;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tidegate_runtime::error_line;
 
 /// What rewriting may take.
 #[derive(Debug, Clone)]
@@ -68,6 +69,23 @@ pub(super) async fn merge(
     let operation =
         DeltaOperation::Optimize { predicate: None, target_size: crate::files::TARGET_OCTETS.cast_signed() };
     Ok(table.replace(state, actions, operation).await?)
+}
+
+/// Puts small files together, as if all days were over, until few are left. Gives how many were, and all octets.
+pub(crate) async fn merge_all(table: &Arc<LakeTable>, room: &Room, enough: u64) -> Result<(usize, u64), String> {
+    let mut merged = 0;
+    loop {
+        let mut state = table.refresh().await.map_err(|error| error_line(&error))?;
+        let all = files(&state, table).await.map_err(|error| error_line(&error))?;
+        let groups = merges(&all, enough, "9999-12-31");
+        if groups.is_empty() {
+            return Ok((merged, all.iter().map(|file| file.size).sum()));
+        }
+        for group in groups {
+            merge(table, &mut state, &group, room).await.map_err(|error| error_line(&error))?;
+            merged += group.len();
+        }
+    }
 }
 
 /// Writes what `sql` makes of the rows of some files, in the table's order, as of `state`.

@@ -6,20 +6,23 @@ use arrow::datatypes::DataType;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use object_store::ObjectStore;
+use object_store::path::Path as StorePath;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_access::Access;
 use tidegate_bus::{Bus, EmbeddedBus, EmbeddedConfig, Message, Place, Topic};
-use tidegate_history::{HistoryConfig, HistoryError, Service};
+use tidegate_history::{HistoryConfig, HistoryError, Lake, Service};
 use tidegate_proto::v1;
 use tidegate_runtime::Health;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
+use url::Url;
 
 /// Longest time that a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,16 +58,49 @@ impl Lab {
 
     pub async fn start_with(config: HistoryConfig, access: Arc<Access>) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        let log = EmbeddedConfig { directory: folder.path().join("log"), partitions: 4, ..EmbeddedConfig::default() };
-        Self::start_in(folder, EmbeddedBus::open(log).unwrap(), config, access).await
+        let log = Self::log(&folder);
+        Self::start_in(folder, log, config, access, None).await
     }
 
-    async fn start_in(folder: Arc<TempDir>, bus: Arc<EmbeddedBus>, config: HistoryConfig, access: Arc<Access>) -> Self {
+    fn log(folder: &TempDir) -> Arc<EmbeddedBus> {
+        let directory = folder.path().join("log");
+        EmbeddedBus::open(EmbeddedConfig { directory, partitions: 4, ..EmbeddedConfig::default() }).unwrap()
+    }
+
+    /// With the tables in this folder.
+    pub async fn start_at(tables: &Path, config: HistoryConfig, access: Arc<Access>) -> Self {
+        let url = Some(tables.to_str().unwrap().to_owned());
+        Self::start_with(HistoryConfig { url, ..config }, access).await
+    }
+
+    /// With the tables in the usual folder, but in this store.
+    pub async fn start_over(store: Arc<dyn ObjectStore>, config: HistoryConfig) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let tables = folder.path().join("history");
+        std::fs::create_dir(&tables).unwrap();
+        let (root, url) = (StorePath::from_absolute_path(&tables).unwrap(), Url::from_directory_path(&tables).unwrap());
+        let lake = Lake::open_in(store, &root, &url).await.unwrap();
+        let log = Self::log(&folder);
+        Self::start_in(folder, log, config, Access::off(), Some(lake)).await
+    }
+
+    async fn start_in(
+        folder: Arc<TempDir>,
+        bus: Arc<EmbeddedBus>,
+        config: HistoryConfig,
+        access: Arc<Access>,
+        lake: Option<Lake>,
+    ) -> Self {
         let (mut registry, health) = (Registry::default(), Health::new());
-        let url = folder.path().join("history").to_str().unwrap().to_owned();
-        let config = HistoryConfig { url: Some(url), ..config };
+        let usual = || folder.path().join("history").to_str().unwrap().to_owned();
+        let config = HistoryConfig { url: Some(config.url.clone().unwrap_or_else(usual)), ..config };
         let shared: Arc<dyn Bus> = bus.clone();
-        let service = Service::bind(config.clone(), shared, &mut registry, health.clone(), access).await.unwrap();
+        let lake = match lake {
+            Some(lake) => lake,
+            None => Lake::open(&config).await.unwrap(),
+        };
+        let service =
+            Service::bind_over(lake, config.clone(), shared, &mut registry, health.clone(), access).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap().connect_lazy();
         let shutdown = CancellationToken::new();
         let running = Some(tokio::spawn(service.run(shutdown.clone())));
@@ -74,7 +110,7 @@ impl Lab {
     /// Ends it in order, and starts it again on the same log and tables.
     pub async fn restart(&mut self) {
         self.stop().await;
-        *self = Self::start_in(self.folder.clone(), self.bus.clone(), self.config.clone(), Access::off()).await;
+        *self = Self::start_in(self.folder.clone(), self.bus.clone(), self.config.clone(), Access::off(), None).await;
     }
 
     pub async fn stop(&mut self) {
@@ -85,6 +121,14 @@ impl Lab {
     /// The folder of a table.
     pub fn table(&self, name: &str) -> PathBuf {
         self.folder.path().join("history").join(name)
+    }
+
+    /// A metric, by its name with labels; 0, when it was never set.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// Writes to the log.
@@ -110,18 +154,24 @@ impl Lab {
 
     /// Asks until the answer is this.
     pub async fn wait_for(&self, sql: &str, expected: &[&str]) {
-        let mut last = Vec::new();
-        let waited = tokio::time::timeout(PATIENCE, async {
-            loop {
-                last = self.ask(sql).await.map_or_else(|error| vec![error], |batches| lines(&batches));
-                if last == expected {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        assert!(waited.await.is_ok(), "{sql}\ngives {last:#?}\nand not {expected:#?}");
+        wait_for(self.channel.clone(), None, sql, expected).await;
     }
+}
+
+/// Asks until the answer is this.
+pub async fn wait_for(channel: Channel, token: Option<&str>, sql: &str, expected: &[&str]) {
+    let mut last = Vec::new();
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let answer = ask(channel.clone(), token, sql).await;
+            last = answer.map_or_else(|error| vec![error], |batches| lines(&batches));
+            if last == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{sql}\ngives {last:#?}\nand not {expected:#?}");
 }
 
 /// What a query gives, with a bearer token or without.

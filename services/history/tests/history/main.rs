@@ -1,5 +1,10 @@
 //! The history service over a real log: what gets into the tables, how they are kept, and what can be asked.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
+mod faults;
+mod faulty;
+mod keeping;
 mod lab;
+mod queries;
 mod tables;

@@ -23,15 +23,20 @@ async fn an_event_can_be_queried_soon_with_all_that_it_tells() {
 async fn what_cannot_be_read_is_set_aside_and_nothing_else_stops() {
     let lab = Lab::start().await;
     lab.append(Topic::Events, "jo@example.org", b"\xff\xff nonsense".to_vec()).await;
-    lab.append(Topic::Audit, "jo@example.org", v1::AuditRecord::default().encode_to_vec()).await;
+    lab.append(
+        Topic::Audit,
+        "jo@example.org",
+        v1::AuditRecord { actor: "amy".to_owned(), ..v1::AuditRecord::default() }.encode_to_vec(),
+    )
+    .await;
     lab.send([submission("jo@example.org", 1, DAY_MS)]).await;
     lab.wait_for("SELECT count(*) FROM events", &["1"]).await;
     let told = "SELECT topic, reason, encode(value, 'hex') FROM rejected ORDER BY topic";
     lab.wait_for(
         told,
         &[
-            "audit|it is no AuditRecord: its id or its method is missing|",
-            "events|Event is no protobuf|ffff206e6f6e73656e7365",
+            "audit|it is no AuditRecord: its id or its method is missing|1a03616d79",
+            "events|not a Event: failed to decode Protobuf message: invalid wire type value: 7|ffff206e6f6e73656e7365",
         ],
     )
     .await;

@@ -4,6 +4,7 @@ mod admin;
 mod checkpoint;
 mod detect;
 mod edge;
+mod history;
 mod latency;
 mod machine;
 mod pipeline;
@@ -15,6 +16,7 @@ mod traffic;
 
 use clap::ValueEnum;
 use report::{Figure, Report};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tidegate_runtime::shutdown;
 use tidegate_runtime::telemetry::{self, LogConfig, LogFormat};
@@ -30,6 +32,9 @@ pub struct BenchArgs {
     /// Kafka brokers, to measure from there too; topics `tidegate-bench-...` are made and left there
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// Where the history's tables are made, and left: to ask other engines the same questions
+    #[arg(long, value_name = "DIR")]
+    tables: Option<PathBuf>,
     /// A tenth of the work: figures are rough
     #[arg(long)]
     quick: bool,
@@ -55,6 +60,8 @@ enum Part {
     Checkpoint,
     /// Lists over many accounts, and pushes to edges while many watch slowly
     Admin,
+    /// Events into the history's tables, and analysts' questions over them
+    History,
 }
 
 /// How much is done.
@@ -101,6 +108,7 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Vec<Figure>> {
             Part::Spool => tokio::task::spawn_blocking(move || spool::measure(scale)).await??,
             Part::Checkpoint => checkpoint::measure(scale).await?,
             Part::Admin => admin::measure(scale).await?,
+            Part::History => history::measure(scale, args.tables.as_deref()).await?,
         };
         for figure in &measured {
             eprintln!("  {figure}");
