@@ -60,7 +60,7 @@ impl PodFiles {
                 let is_text = volume.pointer("/configMap").is_some();
                 let content = if is_text { files.map(&change(&content)) } else { content };
                 fs::write(folder.join(&name), &content)?;
-                if is_text && !name.ends_with(".sql") {
+                if is_text && Path::new(&name).extension().is_some_and(|ending| ending == "toml") {
                     configured.push((format!("{path}/{name}"), content));
                 }
             }

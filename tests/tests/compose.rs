@@ -129,7 +129,7 @@ fn ports_are_those_of_the_configuration() {
             match name {
                 "control" | "history" => assert!(listens(&server, inside), "{name}: {port}"),
                 "postfix" => {
-                    assert!(read("compose/postfix/master.cf").lines().any(|line| line.starts_with(inside)), "{port}")
+                    assert!(read("compose/postfix/master.cf").lines().any(|line| line.starts_with(inside)), "{port}");
                 }
                 "prometheus" | "grafana" => {}
                 other => panic!("{other} has the port {port}"),

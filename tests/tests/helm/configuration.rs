@@ -17,7 +17,7 @@ const KEY: &str = include_str!("../../../services/control/tests/data/server.key"
 const STATISTICS: &str = include_str!("../../../services/detect/defaults/statistics.sql");
 
 /// Whatever somebody could have in a Secret, or in a ConfigMap of their own.
-fn any_secret(_name: &str) -> Option<Secret> {
+fn any_secret() -> Secret {
     let keys = [
         ("ca.crt", AUTHORITY),
         ("ca.pem", AUTHORITY),
@@ -33,12 +33,12 @@ fn any_secret(_name: &str) -> Option<Secret> {
         ("rules.toml", RULES),
         ("statistics.sql", STATISTICS),
     ];
-    Some(keys.into_iter().map(|(key, content)| (key.to_owned(), content.to_owned())).collect())
+    keys.into_iter().map(|(key, content)| (key.to_owned(), content.to_owned())).collect()
 }
 
 /// Lets the program that a pod runs look at its configuration.
 fn check(rendered: &Rendered, pod: &Pod<'_>, container: &str, root: &Path) {
-    let files = PodFiles::write(rendered, pod, container, root, &any_secret, &str::to_owned);
+    let files = PodFiles::write(rendered, pod, container, root, &|_| Some(any_secret()), &str::to_owned);
     let files = files.unwrap_or_else(|error| panic!("{}: {}: {error:#}", rendered.name, manifests::name(pod.owner)));
     let mut arguments = files.arguments().to_vec();
     let program = if container == "edge" { programs::tidegate_edge() } else { programs::tidegate() };

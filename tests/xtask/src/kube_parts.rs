@@ -156,9 +156,10 @@ fn kubernetes_manifest(source: &str) -> Result<String> {
     let replaced = replaced.split("\n)").next().unwrap_or_default();
     let (_, minor) = KUBERNETES_VERSION.split_once('.').unwrap_or_default();
     let parts = replaced.lines().filter_map(|line| line.split("=>").next().map(str::trim));
-    let lines: String = parts.map(|part| format!("\t{part} => {part} v0.{minor}\n")).collect();
+    let lines: Vec<String> = parts.map(|part| format!("\t{part} => {part} v0.{minor}")).collect();
+    let lines = lines.join("\n");
     Ok(format!(
-        "module kube\ngo 1.26.0\ngodebug default=go1.26\nrequire k8s.io/kubernetes v{KUBERNETES_VERSION}\nreplace (\n{lines})\n"
+        "module kube\ngo 1.26.0\ngodebug default=go1.26\nrequire k8s.io/kubernetes v{KUBERNETES_VERSION}\nreplace (\n{lines}\n)\n"
     ))
 }
 
