@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::error::{Context, Error, Result};
 use crate::paths::{find_program, target_dir};
 use crate::progress::Progress;
-use crate::{kafka, tools};
+use crate::{kafka, kube_parts, tools};
 
 /// What the machine is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Purpose {
     Lint,
     /// Debian packages.
     Deb,
+    /// The chart on a Kubernetes control plane.
+    Kube,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
         ("postfix", Self::Postfix),
         ("lint", Self::Lint),
         ("deb", Self::Deb),
+        ("kube", Self::Kube),
     ];
 }
 
@@ -96,10 +99,11 @@ const DEPLOY: [Need; 4] = [
 /// Finds out which packages a program's libraries are in.
 const SHLIBDEPS: Need = program("dpkg-shlibdeps", "dpkg-dev");
 
-/// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
-/// Python, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 8] = [
+/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for gRPC for a client in
+/// Python and for Kubernetes' schemas, buildah for container images, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 9] = [
     program("rspamd", "rspamd"),
+    program("buildah", "buildah"),
     program("go", "golang-go"),
     program("strace", "strace"),
     program("chromium", "chromium"),
@@ -113,6 +117,9 @@ const TEST: [Need; 8] = [
 const LINT: [Need; 2] =
     [program("python3", "python3"), Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" }];
 
+/// Go for the control plane and Helm, and OpenSSL for the key that signs its service accounts' tokens.
+const KUBE: [Need; 2] = [program("go", "golang-go"), program("openssl", "openssl")];
+
 fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
         Purpose::Demo => BUILD.to_vec(),
@@ -122,6 +129,7 @@ fn needs(purpose: Purpose) -> Vec<Need> {
         Purpose::Postfix => POSTFIX.to_vec(),
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
         Purpose::Deb => [&BUILD[..], &[SHLIBDEPS]].concat(),
+        Purpose::Kube => [&BUILD[..], &LINT, &KUBE].concat(),
     }
 }
 
@@ -191,6 +199,13 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
     if purpose == Purpose::Test {
         tools::grpcurl()?;
         tools::axe()?;
+        tools::helm()?;
+        tools::python_with_kubernetes_schemas()?;
+    }
+    if purpose == Purpose::Kube {
+        tools::helm()?;
+        tools::python_with_kubernetes_schemas()?;
+        kube_parts::fetch()?;
     }
     if purpose == Purpose::Lint {
         tools::buf()?;
