@@ -25,6 +25,7 @@ Usage: cargo xtask COMMAND
                            kills processes at random moments, on each kind of log so long (1) and each kind of process
                            so often (20) at least, and asks an oracle; --network: with cuts, resets and delays, too
   outage [--seconds N]     stops Kafka and control for so long (75) under traffic, and compares what was counted
+  spark                    Spark and DuckDB read the history's tables, also after compaction and an erasure (900 MB)
   fuzz [--inputs N] [--seed N] [TARGET...]
                            gives each target, or these, so many inputs (1000000), led by what code they reach
   bench [ARGUMENT...]      a release build, a Kafka, and `tidegate bench` on both kinds of log (--quick, --json, --help)
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
         Some("outage") => outage(arguments, &progress),
+        Some("spark") => arguments.finish().and_then(|()| pipeline::spark(&progress)),
         Some("fuzz") => fuzz(arguments, &progress),
         Some("bench") => pipeline::bench(arguments.rest(), &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),

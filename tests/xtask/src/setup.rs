@@ -35,7 +35,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 7] = [
+    pub const NAMES: [(&'static str, Self); 8] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
         ("bench", Self::Bench),
@@ -99,9 +99,10 @@ const DEPLOY: [Need; 4] = [
 /// Finds out which packages a program's libraries are in.
 const SHLIBDEPS: Need = program("dpkg-shlibdeps", "dpkg-dev");
 
-/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for gRPC for a client in
-/// Python and for Kubernetes' schemas, buildah for container images, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 9] = [
+/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for clients in Python and
+/// Kubernetes' schemas, a Java compiler for a client in Java, buildah for container images, Chromium for the console, npm
+/// for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 10] = [
     program("rspamd", "rspamd"),
     program("buildah", "buildah"),
     program("go", "golang-go"),
@@ -109,6 +110,7 @@ const TEST: [Need; 9] = [
     program("chromium", "chromium"),
     program("chromedriver", "chromium-driver"),
     program("npm", "npm"),
+    program("javac", "default-jdk-headless"),
     program("python3", "python3"),
     Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
 ];
@@ -201,6 +203,8 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
         tools::axe()?;
         tools::helm()?;
         tools::python_with_kubernetes_schemas()?;
+        tools::python_of_analysts()?;
+        tools::flight_sql_jdbc()?;
     }
     if purpose == Purpose::Kube {
         tools::helm()?;
