@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Context, Error, Result};
+use crate::golang;
 use crate::parts::part;
 use crate::paths::{parts_dir, workspace_root};
 
@@ -16,6 +17,8 @@ const GO_PLUGINS: [&str; 2] =
     ["google.golang.org/protobuf/cmd/protoc-gen-go@v1.33.0", "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.3.0"];
 const AXE_VERSION: &str = "4.14.1";
 const BUF_VERSION: &str = "1.75.0";
+const HELM_VERSION: &str = "v4.3.1";
+const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
 /// The newest on Maven Central.
 const JDBC_VERSION: &str = "18.3.0";
 const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy";
@@ -116,6 +119,31 @@ pub fn buf() -> Result<PathBuf> {
     Ok(python.with_file_name("buf"))
 }
 
+/// `helm`, which renders and installs charts; gives its path.
+///
+/// # Errors
+/// When Go is missing or the build fails.
+pub fn helm() -> Result<PathBuf> {
+    let folder = part(&format!("helm-{HELM_VERSION}"), |folder| {
+        run(Command::new(golang::program()?)
+            .args(["install", "-trimpath", "-ldflags=-s -w"])
+            .arg(format!("helm.sh/helm/v4/cmd/helm@{HELM_VERSION}"))
+            .env("GOBIN", folder)
+            .env("GOTOOLCHAIN", "local"))
+    })?;
+    Ok(folder.join("helm"))
+}
+
+/// A Python that has `kubernetes-validate` (a program beside it, too), with the schemas of Kubernetes, and reads YAML;
+/// gives its path.
+///
+/// # Errors
+/// When Python is missing or PyPI cannot be reached.
+pub fn python_with_kubernetes_schemas() -> Result<PathBuf> {
+    let version = KUBERNETES_VALIDATE_VERSION;
+    python_environment(&format!("kubernetes-validate-{version}"), &[&format!("kubernetes-validate=={version}")])
+}
+
 /// A Python environment with these packages; gives its interpreter.
 fn python_environment(name: &str, packages: &[String]) -> Result<PathBuf> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -145,10 +173,22 @@ pub fn axe() -> Result<String> {
     fs::read_to_string(&script).context(|| format!("reading {}", script.display()))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it cannot be started or fails: with what it said.
+pub fn run(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
+}
+
+/// Runs a command to its end; gives what it wrote to standard output.
+///
+/// # Errors
+/// When it cannot be started or fails: with what it said.
+pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().context(|| format!("running {command:?}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = [output.stdout, output.stderr].concat();
     Err(Error::new(format!("{command:?} failed ({}):\n{}", output.status, String::from_utf8_lossy(&said))))
