@@ -1,5 +1,6 @@
 //! Programs for tests and checks that come from a language's registry: built or unpacked once into the target folder.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -145,7 +146,7 @@ pub fn python_with_kubernetes_schemas() -> Result<PathBuf> {
 }
 
 /// A Python environment with these packages; gives its interpreter.
-fn python_environment(name: &str, packages: &[String]) -> Result<PathBuf> {
+fn python_environment(name: &str, packages: &[impl AsRef<OsStr>]) -> Result<PathBuf> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // Not a `part`: a Python environment stays where it was made.
