@@ -1,5 +1,6 @@
 //! Parameters of statements: `?`, as JDBC and its like write them, and `$1`, as the engine does.
 
+use std::fmt::Write as _;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -17,7 +18,8 @@ pub(crate) fn numbered(sql: &str) -> String {
     for token in &tokens {
         if is_open(token) {
             count += 1;
-            numbered.push_str(&format!("${count}"));
+            // A string takes whatever is written to it.
+            let _ = write!(numbered, "${count}");
         } else {
             numbered.push_str(&token.to_string());
         }
