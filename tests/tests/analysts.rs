@@ -17,8 +17,8 @@ use xtask::smtp::{Outcome, SmtpClient};
 use xtask::tools;
 use xtask::wait::wait_until;
 
-/// Needs no more than a few rows' memory, and would give rows for years.
-const ENDLESS: &str = "SELECT a.value FROM generate_series(1, 1000000000) a CROSS JOIN generate_series(1, 1000000) b";
+/// Gives rows for hours.
+const ENDLESS: &str = "SELECT a.value FROM generate_series(1, 1000000000000) a";
 
 /// A provider after a hijacking: mail has been sent, the thief is locked, and unlocked again.
 struct Provider {
@@ -126,16 +126,16 @@ fn adbc_on_loopback(provider: &Provider) {
 
     let tables = told(&["tables"]);
     assert!(tables.starts_with("Tidegate history "), "{tables}");
-    for line in [
-        "tidegate history events TABLE",
-        "tidegate history locks VIEW",
-        "     size_bytes bigint Size of the message in octets.",
-        "     client_addresses array<string> Addresses from which the account sent before the rule held.",
+    for beginning in [
+        "tidegate history events TABLE date, time, account, kind, ",
+        "tidegate history locks VIEW account, domain, lock_id, ",
     ] {
-        assert!(tables.lines().any(|told| told.trim_start() == line.trim_start()), "{line}\n{tables}");
+        assert!(tables.lines().any(|told| told.starts_with(beginning)), "{beginning}\n{tables}");
     }
-    let schema = told(&["schema", "top_senders"]);
-    assert!(schema.starts_with("date date32[day]\naccount string\n"), "{schema}");
+    let schema = told(&["schema", "events"]);
+    let line = "size_bytes int64 Size of the message in octets.";
+    assert!(schema.lines().any(|told| told == line), "{schema}");
+    assert!(told(&["schema", "top_senders"]).starts_with("date date32[day] \naccount string \n"));
 
     let wrong = adbc(&["query", "SELECT acount FROM events"]);
     assert_eq!(wrong.code(), 1);
@@ -187,7 +187,6 @@ fn jdbc_on_loopback(provider: &Provider) {
         "table|tidegate|history|locks|VIEW|",
         "column|tidegate|history|events|size_bytes|-5|",
         "column of a view|tidegate|history|locks|lock_id|12|",
-        "type|VARCHAR|12|",
     ] {
         assert!(metadata.lines().any(|told| told.starts_with(beginning)), "{beginning}\n{metadata}");
     }

@@ -63,22 +63,21 @@ def prepared(connection, arguments) -> None:
 
 
 def tables(connection, _) -> None:
-    """What there is: the server, catalogs, schemas, tables and views, and the columns with what they mean."""
+    """What there is: the server, catalogs, schemas, tables and views with their columns."""
     info = connection.adbc_get_info()
     print(info["vendor_name"], info["vendor_version"])
     for catalog in connection.adbc_get_objects(depth="columns", db_schema_filter="history").read_all().to_pylist():
         for schema in catalog["catalog_db_schemas"]:
             for table in schema["db_schema_tables"]:
-                print(catalog["catalog_name"], schema["db_schema_name"], table["table_name"], table["table_type"])
-                for column in table["table_columns"]:
-                    meaning = column["remarks"] or ""
-                    print("   ", column["column_name"], column["xdbc_type_name"] or "", meaning)
+                columns = ", ".join(column["column_name"] for column in table["table_columns"])
+                print(catalog["catalog_name"], schema["db_schema_name"], table["table_name"], table["table_type"], columns)
 
 
 def schema(connection, arguments) -> None:
-    """The columns of one table as Arrow types."""
+    """The columns of one table: their Arrow types, and what they mean."""
     for field in connection.adbc_get_table_schema(arguments.table, db_schema_filter="history"):
-        print(field.name, field.type)
+        meaning = (field.metadata or {}).get(b"ARROW:FLIGHT:SQL:REMARKS", b"").decode()
+        print(field.name, field.type, meaning)
 
 
 def cancel(connection, arguments) -> None:

@@ -25,7 +25,7 @@ def describe(arguments) -> None:
         print(f"  version {table.version()}, reader {protocol.min_reader_version}, writer {protocol.min_writer_version}, "
               f"features {protocol.reader_features or []}, {len(files)} files, {table.count()} rows")
         for field in table.schema().fields:
-            print(f"  {field.name}  {field.type}  {field.metadata['comment']}")
+            print(f"  {field.name}  {type_name(field.type)}  {field.metadata['comment']}")
 
 
 def messages(arguments) -> None:
@@ -62,6 +62,10 @@ def log(arguments) -> None:
         print("file", file["partition.date"], file["num_records"], file["min.account"], file["max.account"])
     for app in arguments.app:
         print("position", app, table.transaction_version(app))
+
+
+def type_name(kind) -> str:
+    return f"array<{type_name(kind.element_type)}>" if isinstance(kind, deltalake.schema.ArrayType) else kind.type
 
 
 def opened(arguments, name: str) -> deltalake.DeltaTable:

@@ -65,10 +65,9 @@ async fn parameters_have_the_types_that_clients_can_fill() {
         client.prepare("SELECT account FROM events WHERE size_bytes > ?".to_owned(), None).await.unwrap();
     let texts: ArrayRef = Arc::new(StringArray::from(vec!["many"]));
     statement.set_parameters(RecordBatch::try_from_iter([("$1", texts)]).unwrap()).unwrap();
-    let error = match statement.execute().await {
-        Err(error) => error.to_string(),
-        Ok(info) => client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.err().unwrap().to_string(),
-    };
+    let info = statement.execute().await.unwrap();
+    let rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let error = rows.try_collect::<Vec<_>>().await.unwrap_err().to_string();
     assert!(error.contains("many") && error.contains("Int64"), "{error}");
 }
 
