@@ -14,6 +14,7 @@ use tidegate_tests::installation::{Log, Server, TIMEOUT};
 use tidegate_tests::programs;
 use tidegate_tests::secured::Credentials;
 use tidegate_tests::terminal::{CTRL_C, ENTER, TAB, Terminal};
+use xtask::paths::workspace_root;
 use xtask::wait::wait_until;
 
 const JO: &str = "jo@example.test";
@@ -178,6 +179,18 @@ fn statements_come_from_files_and_pipes_and_the_first_mistake_ends_them() {
     assert!(several.code() == 2 && !analyst.dir.path().join("none.parquet").exists(), "{}", several.report());
     let nowhere = analyst.run(&["sql", "--server", "http://127.0.0.1:1", "SELECT 1"]);
     assert!(nowhere.code() == 1 && nowhere.stderr.contains("is it running?"), "{}", nowhere.report());
+}
+
+#[test]
+fn the_readmes_questions_are_answered() {
+    let readme = fs::read_to_string(workspace_root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```sql\n").unwrap();
+    let analyst = Analyst::start();
+    let answers = analyst.piped(&["--csv"], rest.split_once("```").unwrap().0).succeeded().unwrap();
+    assert!(answers.stdout.contains("other_account") && answers.stdout.contains("hour"), "{}", answers.report());
+    for (_, rest) in readme.match_indices("tidegate sql \"").map(|(at, begin)| readme.split_at(at + begin.len())) {
+        analyst.run(&["sql", rest.split_once('"').unwrap().0]).succeeded().unwrap();
+    }
 }
 
 #[test]
