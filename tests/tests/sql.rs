@@ -208,7 +208,7 @@ fn ctrl_c_cancels_on_the_server() {
     fs::write(&go, "go\n").unwrap();
     let ended = ended.join().unwrap();
     assert!(ended.code() == 1 && ended.stderr.contains("cancelled"), "{}", ended.report());
-    wait_until("it ends there", TIMEOUT, || analyst.queries("cancelled") == 1.0).unwrap();
+    wait_until("it ends there", TIMEOUT, || analyst.queries("cancelled") > 0.0).unwrap();
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn the_shell_edits_lines_and_goes_on_after_ctrl_c() {
     terminal.wait_for("(Ctrl-C cancels)", TIMEOUT).unwrap();
     terminal.press(CTRL_C).unwrap();
     terminal.wait_for("the query was cancelled", TIMEOUT).unwrap();
-    wait_until("it ends on the server", TIMEOUT, || analyst.queries("cancelled") == 1.0).unwrap();
+    wait_until("it ends on the server", TIMEOUT, || analyst.queries("cancelled") > 0.0).unwrap();
     terminal.wait_for(PROMPT, TIMEOUT).unwrap();
 
     let mut type_line = |line: &str, answer: &str| {
