@@ -7,6 +7,7 @@
 pub mod analyst;
 pub mod browser;
 pub mod census;
+pub mod chart;
 pub mod command;
 pub mod correspondence;
 pub mod faults;
@@ -16,7 +17,9 @@ pub mod http;
 pub mod installation;
 pub mod ledger;
 pub mod mail;
+pub mod manifests;
 pub mod metrics;
+pub mod pod_files;
 pub mod process;
 pub mod programs;
 pub mod proxy;

@@ -62,6 +62,9 @@ enum Command {
     /// Tell who you are to control, and what you may do
     #[command(name = "whoami", after_help = "Example:\n  tidegate whoami")]
     WhoAmI(admin::overview::WhoAmIArgs),
+    /// Look at Kafka's topics, or make them, before services run on them
+    #[command(subcommand)]
+    Topics(admin::topics::TopicsCommand),
     /// Make, list and revoke tokens, on the machine where control runs
     #[command(subcommand)]
     Token(admin::token::TokenCommand),
@@ -130,6 +133,7 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rules(command) => admin::rules::run(command).await,
         Command::Audit(command) => admin::audit::run(command).await,
         Command::Settings(command) => admin::settings::run(command).await,
+        Command::Topics(command) => admin::topics::run(command).await,
         Command::Overview(args) => admin::overview::overview(args).await,
         Command::WhoAmI(args) => admin::overview::who_am_i(args).await,
         // Done without a runtime.

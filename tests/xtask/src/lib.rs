@@ -4,16 +4,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod daemon;
+pub mod deb;
 pub mod dovecot;
 pub mod error;
+pub mod golang;
 pub mod kafka;
 pub mod kafka_cluster;
+pub mod kube;
+pub mod kube_parts;
 pub mod leash;
 pub mod parts;
 pub mod paths;
 pub mod ports;
 pub mod postfix;
 pub mod progress;
+pub mod prometheus;
 pub mod rspamd;
 pub mod setup;
 pub mod sink;

@@ -80,8 +80,9 @@ impl QueryError {
             DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_) => {
                 Self::Failed { message: format!("the history cannot be read: {}", error_line(&error)) }
             }
-            _ => {
-                let message = first_line(&error.strip_backtrace());
+            // What the engine was doing is of no use to who asked: what went wrong is.
+            root => {
+                let message = first_line(&root.strip_backtrace());
                 let place = place.unwrap_or_default();
                 Self::Wrong { message: format!("the query is wrong: {message}{place}") }
             }

@@ -4,7 +4,7 @@ use super::engine::Bounds;
 use super::error::QueryError;
 use super::plain::plain_rows;
 use crate::metrics::{Metrics, QueryLabel};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
@@ -131,7 +131,13 @@ pub(super) fn parameters(plan: &LogicalPlan) -> Result<SchemaRef, DataFusionErro
     let mut found: Vec<(u32, Field)> = Vec::new();
     for (name, data_type) in plan.get_parameter_types()? {
         let number = name.trim_start_matches('$').parse().unwrap_or(u32::MAX);
-        found.push((number, Field::new(name, data_type.unwrap_or(DataType::Utf8), true)));
+        let data_type = match data_type {
+            // The JDBC driver writes milliseconds into a parameter of any unit; what is compared takes them as they are.
+            Some(DataType::Timestamp(_, zone)) => DataType::Timestamp(TimeUnit::Millisecond, zone),
+            Some(known) => known,
+            None => DataType::Utf8,
+        };
+        found.push((number, Field::new(name, data_type, true)));
     }
     found.sort_by_key(|(number, _)| *number);
     Ok(super::plain_schema(&Schema::new(found.into_iter().map(|(_, field)| field).collect::<Vec<_>>())))

@@ -15,3 +15,4 @@ pub mod rules;
 pub mod settings;
 mod show;
 pub mod token;
+pub mod topics;
