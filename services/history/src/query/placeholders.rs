@@ -1,8 +1,8 @@
 //! Parameters of statements: `?`, as JDBC and its like write them, and `$1`, as the engine does.
 
-use std::fmt::Write as _;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use std::fmt::Write as _;
 
 /// The statement with each `?` numbered in its order. Without one it is given back as it came, so that positions in
 /// errors stay those of the client's text; likewise when it cannot be taken apart, which its parser then says.
