@@ -70,7 +70,7 @@ fn names(info: &mut SqlInfoDataBuilder) {
 fn words(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlKeywords, &KEYWORDS[..]);
     info.append(SqlInfo::SqlNumericFunctions, named(&math::functions(), &[]));
-    let texts = string::functions().into_iter().chain(unicode::functions()).collect();
+    let texts = string::functions().into_iter().chain(unicode::functions()).collect::<Vec<_>>();
     info.append(SqlInfo::SqlStringFunctions, named(&texts, &OWN_FUNCTIONS));
     info.append(SqlInfo::SqlDatetimeFunctions, named(&datetime::functions(), &[]));
     info.append(SqlInfo::SqlSystemFunctions, named(&core::functions(), &[]));
