@@ -14,6 +14,7 @@ use tidegate_tests::installation::{Log, Server, TIMEOUT};
 use tidegate_tests::programs;
 use tidegate_tests::secured::Credentials;
 use tidegate_tests::terminal::{CTRL_C, ENTER, TAB, Terminal};
+use xtask::paths::workspace_root;
 use xtask::wait::wait_until;
 
 const JO: &str = "jo@example.test";
@@ -181,6 +182,18 @@ fn statements_come_from_files_and_pipes_and_the_first_mistake_ends_them() {
 }
 
 #[test]
+fn the_readmes_questions_are_answered() {
+    let readme = fs::read_to_string(workspace_root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```sql\n").unwrap();
+    let analyst = Analyst::start();
+    let answers = analyst.piped(&["--csv"], rest.split_once("```").unwrap().0).succeeded().unwrap();
+    assert!(answers.stdout.contains("other_account") && answers.stdout.contains("hour"), "{}", answers.report());
+    for (_, rest) in readme.match_indices("tidegate sql \"").map(|(at, begin)| readme.split_at(at + begin.len())) {
+        analyst.run(&["sql", rest.split_once('"').unwrap().0]).succeeded().unwrap();
+    }
+}
+
+#[test]
 fn ctrl_c_cancels_on_the_server() {
     let analyst = Analyst::start();
     let script = format!("\"$0\" sql \"{ENDLESS}\" & program=$!; read -r go < go; kill -INT $program; wait $program");
@@ -195,7 +208,7 @@ fn ctrl_c_cancels_on_the_server() {
     fs::write(&go, "go\n").unwrap();
     let ended = ended.join().unwrap();
     assert!(ended.code() == 1 && ended.stderr.contains("cancelled"), "{}", ended.report());
-    wait_until("it ends there", TIMEOUT, || analyst.queries("cancelled") == 1.0).unwrap();
+    wait_until("it ends there", TIMEOUT, || analyst.queries("cancelled") > 0.0).unwrap();
 }
 
 #[test]
@@ -233,7 +246,7 @@ fn the_shell_edits_lines_and_goes_on_after_ctrl_c() {
     terminal.wait_for("(Ctrl-C cancels)", TIMEOUT).unwrap();
     terminal.press(CTRL_C).unwrap();
     terminal.wait_for("the query was cancelled", TIMEOUT).unwrap();
-    wait_until("it ends on the server", TIMEOUT, || analyst.queries("cancelled") == 1.0).unwrap();
+    wait_until("it ends on the server", TIMEOUT, || analyst.queries("cancelled") > 0.0).unwrap();
     terminal.wait_for(PROMPT, TIMEOUT).unwrap();
 
     let mut type_line = |line: &str, answer: &str| {

@@ -142,7 +142,7 @@ pub fn helm() -> Result<PathBuf> {
 /// When Python is missing or PyPI cannot be reached.
 pub fn python_with_kubernetes_schemas() -> Result<PathBuf> {
     let version = KUBERNETES_VALIDATE_VERSION;
-    python_environment(&format!("kubernetes-validate-{version}"), &[&format!("kubernetes-validate=={version}")])
+    python_environment(&format!("kubernetes-validate-{version}"), &[format!("kubernetes-validate=={version}")])
 }
 
 /// A Python environment with these packages; gives its interpreter.

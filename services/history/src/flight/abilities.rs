@@ -69,11 +69,11 @@ fn names(info: &mut SqlInfoDataBuilder) {
 
 fn words(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlKeywords, &KEYWORDS[..]);
-    info.append(SqlInfo::SqlNumericFunctions, named(math::functions(), &[]));
-    let texts = string::functions().into_iter().chain(unicode::functions()).collect();
-    info.append(SqlInfo::SqlStringFunctions, named(texts, &OWN_FUNCTIONS));
-    info.append(SqlInfo::SqlDatetimeFunctions, named(datetime::functions(), &[]));
-    info.append(SqlInfo::SqlSystemFunctions, named(core::functions(), &[]));
+    info.append(SqlInfo::SqlNumericFunctions, named(&math::functions(), &[]));
+    let texts = string::functions().into_iter().chain(unicode::functions()).collect::<Vec<_>>();
+    info.append(SqlInfo::SqlStringFunctions, named(&texts, &OWN_FUNCTIONS));
+    info.append(SqlInfo::SqlDatetimeFunctions, named(&datetime::functions(), &[]));
+    info.append(SqlInfo::SqlSystemFunctions, named(&core::functions(), &[]));
 }
 
 fn grammar(info: &mut SqlInfoDataBuilder) {
@@ -173,7 +173,7 @@ fn bounds(info: &mut SqlInfoDataBuilder) {
 }
 
 /// The engine's functions by name, and others.
-fn named(functions: Vec<Arc<ScalarUDF>>, more: &[&str]) -> Vec<String> {
+fn named(functions: &[Arc<ScalarUDF>], more: &[&str]) -> Vec<String> {
     let mut names: Vec<String> = functions.iter().map(|function| function.name().to_owned()).collect();
     names.extend(more.iter().map(|name| (*name).to_owned()));
     names.sort_unstable();
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn functions_are_told_by_name() {
-        let names = named(math::functions(), &OWN_FUNCTIONS);
+        let names = named(&math::functions(), &OWN_FUNCTIONS);
         assert!(names.len() > 10 && names.contains(&"round".to_owned()) && names.contains(&"domain_of".to_owned()));
     }
 }

@@ -201,6 +201,7 @@ fn schema_octets(schema: &Schema) -> Result<Bytes, Status> {
     Ok(message.0)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as errors come to map_err")]
 pub(super) fn unencodable(error: ArrowError) -> Status {
     Status::internal(format!("the schema cannot be sent: {error}"))
 }

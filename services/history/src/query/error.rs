@@ -66,6 +66,7 @@ pub(crate) enum QueryError {
 
 impl QueryError {
     /// What the engine says, in the words of who asked.
+    #[allow(clippy::needless_pass_by_value, reason = "as errors come to map_err")]
     pub fn of(error: DataFusionError, memory: u64, spill: u64) -> Self {
         let place = error.diagnostic().and_then(place);
         // The engine tells this one as a fault of files.

@@ -192,6 +192,7 @@ fn announcement_of<'a>(earlier: &'a mut Entry, answer: &Asked) -> Option<&'a mut
     (is_of_it && asked.actor == answer.actor && answer.at_ms <= asked.at_ms + ANSWERED_WITHIN_MS).then_some(asked)
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn as_time<S: serde::Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&crate::admin::format::time(*ms))
 }

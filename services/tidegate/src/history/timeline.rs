@@ -72,7 +72,7 @@ pub async fn run(args: HistoryOfArgs) -> anyhow::Result<ExitCode> {
 
 async fn entries(client: &HistoryClient, account: &Account, span: Span) -> anyhow::Result<Vec<Entry>> {
     let mut entries = decisions(&client.ask(&decisions_sql(account, span)).await?)?;
-    let cuts: BTreeSet<i64> = entries.iter().filter_map(|entry| is_cut(entry).then(|| entry.at_ms())).collect();
+    let cuts: BTreeSet<i64> = entries.iter().filter(|entry| is_cut(entry)).map(Entry::at_ms).collect();
     let cuts: Vec<i64> = cuts.into_iter().rev().take(MAX_CUTS).collect();
     let addresses = addresses(&client.ask(&addresses_sql(account)).await?)?;
     for entry in &mut entries {

@@ -93,7 +93,7 @@ mod tests {
         let read = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap();
         let batches: Vec<RecordBatch> = read.build().unwrap().map(Result::unwrap).collect();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
-        assert_eq!(batches[0].column(0), sample().column(0));
+        assert_eq!(&batches[0].column(0).slice(0, 2), sample().column(0));
         assert_eq!(batches[0].column(5).len(), 4);
 
         let given_up = folder.path().join("none.parquet");
