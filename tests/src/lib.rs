@@ -25,5 +25,6 @@ pub mod programs;
 pub mod proxy;
 pub mod random;
 pub mod secured;
+pub mod terminal;
 pub mod topics;
 pub mod trial;

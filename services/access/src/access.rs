@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::token::{PREFIX, SecretHash, Token};
 use crate::token_file::TokenFile;
 use crate::watched_file::{Look, WatchedFile};
-use crate::{AccessError, Credential, Edge, Person, Principal};
+use crate::{AccessError, Credential, Edge, Enrolling, Enrolment, Grant, Person, Principal};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use rustls::pki_types::CertificateDer;
@@ -41,6 +41,7 @@ struct Secured {
     tokens: RwLock<Arc<TokenFile>>,
     takes_tokens: bool,
     provider: Option<Provider>,
+    enrolment: Option<Arc<Enrolment>>,
     failures: Mutex<Failures>,
     files: Mutex<Vec<(Kind, WatchedFile)>>,
 }
@@ -78,6 +79,7 @@ impl Access {
             tokens: RwLock::new(Arc::new(tokens)),
             takes_tokens: config.tokens.is_some(),
             provider,
+            enrolment: Enrolment::of(config).map(Arc::new),
             failures: Mutex::new(Failures::new(config.failures.clone())),
             files: Mutex::new(files),
         };
@@ -116,7 +118,7 @@ impl Access {
         };
         let identified = match (blocked_ms, authorization) {
             (Some(retry_after_ms), _) if !is_let_through => Err(Refusal::TooMany { retry_after_ms }),
-            (_, Some(authorization)) => secured.by_bearer(authorization, now_ms).await.map(Principal::Person),
+            (_, Some(authorization)) => secured.by_bearer(authorization, now_ms).await,
             (_, None) => secured.by_certificate(certificates, now_ms),
         };
         let identified = identified.map_err(|refusal| self.refused(secured, peer, blocked_ms, refusal, now_ms));
@@ -124,6 +126,7 @@ impl Access {
             Ok(principal) => {
                 let credential = match principal {
                     Principal::Edge(_) => "edge",
+                    Principal::Enrolling(_) => "enrolment",
                     Principal::Person(person) => person.credential.kind(),
                 };
                 self.metrics.identified.get_or_create(&CredentialLabel { credential }).inc();
@@ -152,6 +155,8 @@ impl Access {
                 let (Some(site), Some(node)) = (edge.site.clone(), edge.node.clone()) else { return false };
                 in_time(edge.expires_ms) && !people.is_revoked(&CertificateName::Edge { site, node })
             }
+            // Its one answer comes when the token is used up already.
+            Principal::Enrolling(enrolling) => in_time(enrolling.expires_ms),
             Principal::Person(person) => {
                 in_time(person.expires_ms)
                     && match &person.credential {
@@ -161,12 +166,18 @@ impl Access {
                                 && !people.is_revoked(&CertificateName::User(person.name.clone()))
                         }
                         Credential::Token(id) => tokens.get(id).is_some_and(|token| {
-                            token.is_valid(now_ms) && (token.role, &token.scope) == (person.role, &person.scope)
+                            let grant = Grant::Person { role: person.role, scope: person.scope.clone() };
+                            token.is_valid(now_ms) && token.grant == grant
                         }),
                         Credential::Jwt(name) => secured.provider.is_some() && !people.is_jwt_revoked(name),
                     }
             }
         }
+    }
+
+    /// What gives out certificates for edges, if it is set up.
+    pub fn enrolment(&self) -> Option<&Arc<Enrolment>> {
+        self.secured.as_ref()?.enrolment.as_ref()
     }
 
     /// A number that rises whenever a file was loaded anew: the time to ask [`Access::still_holds`] again.
@@ -250,7 +261,7 @@ impl Access {
 }
 
 impl Secured {
-    async fn by_bearer(&self, authorization: &str, now_ms: i64) -> Result<Person, Refusal> {
+    async fn by_bearer(&self, authorization: &str, now_ms: i64) -> Result<Principal, Refusal> {
         let malformed = Refusal::Malformed("the authorization header is not \"Bearer\" and one token");
         let Some((scheme, bearer)) = authorization.split_once(' ') else { return Err(malformed) };
         let bearer = bearer.trim();
@@ -265,10 +276,10 @@ impl Secured {
         }
         let provider = self.provider.as_ref().ok_or(Refusal::NotTaken("JWTs"))?;
         let people = Arc::clone(&self.people.read());
-        provider.identify(bearer, &people, now_ms).await
+        provider.identify(bearer, &people, now_ms).await.map(Principal::Person)
     }
 
-    fn by_token(&self, bearer: &str, now_ms: i64) -> Result<Person, Refusal> {
+    fn by_token(&self, bearer: &str, now_ms: i64) -> Result<Principal, Refusal> {
         if !self.takes_tokens {
             return Err(Refusal::NotTaken("tokens"));
         }
@@ -286,11 +297,19 @@ impl Secured {
         if record.revoked_ms.is_some() {
             return Err(Refusal::RevokedToken { id, name });
         }
+        if record.used_ms.is_some() {
+            return Err(Refusal::UsedToken { id, name });
+        }
         if record.is_expired(now_ms) {
             return Err(Refusal::ExpiredToken { id, name });
         }
-        let (role, scope, expires_ms) = (record.role, record.scope.clone(), record.expires_ms);
-        Ok(Person { name, role, scope, credential: Credential::Token(id), expires_ms })
+        let expires_ms = record.expires_ms;
+        Ok(match record.grant.clone() {
+            Grant::Person { role, scope } => {
+                Principal::Person(Person { name, role, scope, credential: Credential::Token(id), expires_ms })
+            }
+            Grant::Enrol { site, node } => Principal::Enrolling(Enrolling { site, node, token: id, expires_ms }),
+        })
     }
 
     fn by_certificate(&self, certificates: Option<&[CertificateDer<'_>]>, now_ms: i64) -> Result<Principal, Refusal> {

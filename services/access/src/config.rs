@@ -8,6 +8,7 @@ use crate::watched_file::read;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tidegate_runtime::config::{Problems, Validate, key};
+use tidegate_runtime::error_line;
 
 /// How callers prove who they are. One section for control, console and history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,25 @@ pub struct AccessConfig {
     pub jwt: Option<JwtConfig>,
     /// What happens to addresses whose credentials are refused again and again.
     pub failures: FailureBounds,
+    /// Certificates for edges, given out by control; none: none are.
+    pub enrolment: Option<EnrolmentConfig>,
+}
+
+/// How control gives out certificates for edges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentConfig {
+    /// PEM file with the certificate of the authority that signs, and those between it and the root, if there are any.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// How long a certificate counts, in days; no longer than the authority's own.
+    #[serde(default = "default_lifetime_days")]
+    pub lifetime_days: u32,
+}
+
+fn default_lifetime_days() -> u32 {
+    90
 }
 
 impl Validate for AccessConfig {
@@ -43,6 +63,19 @@ impl Validate for AccessConfig {
             jwt.validate(&key(path, "jwt"), problems);
         }
         self.failures.validate(&key(path, "failures"), problems);
+        if let Some(enrolment) = &self.enrolment {
+            let path = key(path, "enrolment");
+            if self.trust_domain.is_none() {
+                problems.add(&path, "certificate", "needs access.trust_domain, which the certificates' names bear");
+            }
+            if self.tokens.is_none() {
+                problems.add(&path, "certificate", "needs access.tokens, the file with the tokens for enrolment");
+            }
+            problems.check_range(&path, "lifetime_days", enrolment.lifetime_days, 1..=3_650);
+            if let Err(error) = enrolment.open() {
+                problems.add(&path, "certificate", error_line(&error));
+            }
+        }
     }
 }
 

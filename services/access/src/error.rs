@@ -48,6 +48,14 @@ pub enum AccessError {
         /// What was asked for.
         id: String,
     },
+    /// A token does not count, or not any more.
+    #[error("token {id} {why}")]
+    SpentToken {
+        /// Its id.
+        id: String,
+        /// Why.
+        why: &'static str,
+    },
     /// Keys cannot be fetched on this system.
     #[error("cannot set up the fetching of keys for JWTs")]
     Http(#[source] reqwest::Error),

@@ -52,6 +52,12 @@ impl Metrics {
         registry.register("known_credentials_evicted", evicted, self.known_evicted.clone());
         registry.register("reloads", "Files and keys that changed, by whether they were taken", self.reloads.clone());
         registry.register("jwks_keys", "Keys of the OIDC provider that are in force", self.jwks_keys.clone());
+        // A counter that appears with its first count tells Prometheus of no increase.
+        for what in ["people", "tokens", "jwks"] {
+            for result in ["taken", "refused"] {
+                drop(self.reloads.get_or_create(&ReloadLabel { what, result }));
+            }
+        }
     }
 
     /// `what` changed, and was taken or not.

@@ -9,6 +9,8 @@ pub enum Principal {
     Person(Person),
     /// A mail host.
     Edge(Edge),
+    /// A mail host that has no certificate yet.
+    Enrolling(Enrolling),
 }
 
 /// A person, or a program that acts for one.
@@ -37,6 +39,19 @@ pub struct Edge {
     pub expires_ms: Option<i64>,
 }
 
+/// A mail host that has no certificate yet, but a token to get one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolling {
+    /// The site that the certificate will name.
+    pub site: String,
+    /// The node likewise.
+    pub node: String,
+    /// The id of the token, which counts once.
+    pub token: String,
+    /// Until when the token counts: milliseconds since 1970 UTC; none: it has no end.
+    pub expires_ms: Option<i64>,
+}
+
 /// How somebody proved who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
@@ -54,8 +69,11 @@ impl Principal {
     /// Whether it meets `need`.
     pub fn meets(&self, need: Need) -> bool {
         match self {
-            Self::Person(person) => person.role.meets(need) || (need == Need::Edge && person.is_unproven()),
-            Self::Edge(_) => matches!(need, Need::Edge | Need::Nothing),
+            Self::Person(person) => {
+                person.role.meets(need) || (matches!(need, Need::Edge | Need::Enrol) && person.is_unproven())
+            }
+            Self::Edge(_) => matches!(need, Need::Edge | Need::Enrol | Need::Nothing),
+            Self::Enrolling(_) => matches!(need, Need::Enrol | Need::Nothing),
         }
     }
 
@@ -64,6 +82,7 @@ impl Principal {
         match self {
             Self::Person(person) => &person.name,
             Self::Edge(edge) => edge.node.as_deref().unwrap_or("edge"),
+            Self::Enrolling(enrolling) => &enrolling.node,
         }
     }
 
@@ -72,6 +91,7 @@ impl Principal {
         match self {
             Self::Person(person) => person.role.as_str(),
             Self::Edge(_) => "edge",
+            Self::Enrolling(_) => "enrolment",
         }
     }
 }

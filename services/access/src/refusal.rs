@@ -48,6 +48,14 @@ pub enum Refusal {
         /// Whose it is.
         name: String,
     },
+    /// A token that counts once, and has.
+    #[error("token {id} of {name:?} was used already")]
+    UsedToken {
+        /// Its id.
+        id: String,
+        /// Whose it is.
+        name: String,
+    },
     /// A JWT that does not hold.
     #[error("the JWT is refused: {0}")]
     Jwt(#[from] JwtRefusal),
@@ -130,6 +138,7 @@ impl Refusal {
             Self::WrongSecret(_) => "wrong_secret",
             Self::ExpiredToken { .. } => "expired_token",
             Self::RevokedToken { .. } => "revoked_token",
+            Self::UsedToken { .. } => "used_token",
             Self::Jwt(refusal) => refusal.kind(),
             Self::TooMany { .. } => "too_many",
         }

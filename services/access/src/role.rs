@@ -23,6 +23,8 @@ pub enum Need {
     Nothing,
     /// An edge.
     Edge,
+    /// An edge, or a token to become one.
+    Enrol,
     /// To see.
     See,
     /// To act on accounts.
@@ -51,7 +53,7 @@ impl Role {
     pub fn meets(self, need: Need) -> bool {
         match need {
             Need::Nothing | Need::See => true,
-            Need::Edge => false,
+            Need::Edge | Need::Enrol => false,
             Need::Act => matches!(self, Self::Operator | Self::Admin),
             Need::Analyse => matches!(self, Self::Analyst | Self::Admin),
             Need::Administer => self == Self::Admin,
@@ -65,6 +67,7 @@ impl Need {
         match self {
             Self::Nothing => "nothing",
             Self::Edge => "an edge's certificate",
+            Self::Enrol => "a token for enrolment or an edge's certificate",
             Self::See => "any role",
             Self::Act => "the role operator or admin",
             Self::Analyse => "the role analyst or admin",

@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most tokens in a file.
 const MAX_TOKENS: usize = 10_000;
+/// How long tokens for enrolment are kept after their end, to see who had one.
+const STALE_AFTER_MS: i64 = 30 * 86_400_000;
 const HEADER: &str = "\
 # Tokens of Tidegate, written by `tidegate token`; the service sees a change within seconds. What is kept of a token is
 # the SHA-256 of its secret: nobody can sign in with what stands here. Comments do not outlive the next change.
@@ -31,18 +33,48 @@ pub struct TokenRecord {
     pub id: String,
     /// Who uses it: the name that stands in the audit.
     pub name: String,
-    /// What they may do.
-    pub role: Role,
-    /// About whose accounts.
-    pub scope: Scope,
+    /// What it is good for.
+    pub grant: Grant,
     /// When it was made: milliseconds since 1970 UTC.
     pub created_ms: i64,
     /// Until when it counts: milliseconds since 1970 UTC; none: it has no end.
     pub expires_ms: Option<i64>,
     /// When it was revoked: milliseconds since 1970 UTC.
     pub revoked_ms: Option<i64>,
+    /// When it was used up, one that counts once: milliseconds since 1970 UTC.
+    pub used_ms: Option<i64>,
     /// The SHA-256 of its secret.
     pub hash: SecretHash,
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// A person, or a program that acts for one.
+    Person {
+        /// What they may do.
+        role: Role,
+        /// About whose accounts.
+        scope: Scope,
+    },
+    /// The certificate of one edge, once.
+    Enrol {
+        /// Its site.
+        site: String,
+        /// Its name.
+        node: String,
+    },
+}
+
+/// A new token with which a mail host gets its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEnrolment {
+    /// The host's site.
+    pub site: String,
+    /// The host's name.
+    pub node: String,
+    /// How long the token counts.
+    pub lifetime: Duration,
 }
 
 /// What a new token is to be.
@@ -70,14 +102,20 @@ struct FileText {
 struct Line {
     id: String,
     name: String,
-    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domains: Option<Vec<String>>,
+    /// `SITE/NODE`, instead of a role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enrols: Option<String>,
     created: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<String>,
     sha256: String,
 }
 
@@ -113,24 +151,50 @@ impl TokenFile {
         if !is_name_part(&new.name) {
             return Err(invalid(format!("the name is {:?}; allowed: 1 to 255 octets without /", new.name)));
         }
-        let scope = scope(new.domains).map_err(invalid)?;
-        let lifetime_ms = new.lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
+        let grant = Grant::Person { role: new.role, scope: scope(new.domains).map_err(invalid)? };
+        Self::add(path, new.name, grant, new.lifetime, now_ms)
+    }
+
+    /// Makes a token with which one mail host gets its certificate, once, and writes it to the file likewise. Older ones
+    /// whose time was over a month ago are removed.
+    ///
+    /// # Errors
+    /// As for [`TokenFile::create`].
+    pub fn create_enrolment(path: &Path, new: NewEnrolment, now_ms: i64) -> Result<(Token, TokenRecord), AccessError> {
+        let NewEnrolment { site, node, lifetime } = new;
+        if let Some(part) = [&site, &node].into_iter().find(|part| !is_name_part(part)) {
+            let problem = format!("{part:?} is no name of a site or node; allowed: 1 to 255 octets without /");
+            return Err(AccessError::NewToken { problem });
+        }
+        Self::add(path, node.clone(), Grant::Enrol { site, node }, Some(lifetime), now_ms)
+    }
+
+    fn add(
+        path: &Path,
+        name: String,
+        grant: Grant,
+        lifetime: Option<Duration>,
+        now_ms: i64,
+    ) -> Result<(Token, TokenRecord), AccessError> {
+        let invalid = |problem: String| AccessError::NewToken { problem };
+        let lifetime_ms = lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
         let created_ms = whole_seconds(now_ms);
         let token = Token::random();
         let record = TokenRecord {
             id: token.id().to_owned(),
-            name: new.name,
-            role: new.role,
-            scope,
+            name,
+            grant,
             created_ms,
             expires_ms: lifetime_ms.map(|lifetime_ms| whole_seconds(created_ms.saturating_add(lifetime_ms))),
             revoked_ms: None,
+            used_ms: None,
             hash: token.hash(),
         };
         if record.expires_ms.is_some_and(|expires_ms| time(expires_ms).is_none() || expires_ms <= created_ms) {
             return Err(invalid("it would expire at once, or after the year 9999".to_owned()));
         }
         rewrite(path, |file| {
+            file.0.retain(|_, token| !token.is_stale(now_ms));
             if file.0.len() >= MAX_TOKENS {
                 return Err(invalid(format!("the file has {MAX_TOKENS} tokens, which is the most allowed")));
             }
@@ -157,6 +221,33 @@ impl TokenFile {
             Ok(())
         })?;
         revoked.ok_or_else(|| AccessError::NoToken { path: path.to_owned(), id: id.to_owned() })
+    }
+
+    /// Uses up the enrolment token with this id.
+    ///
+    /// # Errors
+    /// When it does not count, or not any more; or the file cannot be read or written, or has problems: then nobody has
+    /// used it.
+    pub fn use_up(path: &Path, id: &str, now_ms: i64) -> Result<TokenRecord, AccessError> {
+        let mut used = None;
+        rewrite(path, |file| {
+            let unknown = || AccessError::NoToken { path: path.to_owned(), id: id.to_owned() };
+            let token = file.0.get_mut(id).ok_or_else(unknown)?;
+            let why = match token {
+                TokenRecord { grant: Grant::Person { .. }, .. } => Some("is not for enrolment"),
+                TokenRecord { used_ms: Some(_), .. } => Some("was used already"),
+                TokenRecord { revoked_ms: Some(_), .. } => Some("is revoked"),
+                _ if token.is_expired(now_ms) => Some("is expired"),
+                _ => None,
+            };
+            if let Some(why) = why {
+                return Err(AccessError::SpentToken { id: id.to_owned(), why });
+            }
+            token.used_ms = Some(whole_seconds(now_ms));
+            used = Some(token.clone());
+            Ok(())
+        })?;
+        used.ok_or_else(|| AccessError::NoToken { path: path.to_owned(), id: id.to_owned() })
     }
 
     /// Reads the file's text.
@@ -193,7 +284,13 @@ impl TokenFile {
 impl TokenRecord {
     /// Whether it counts at `now_ms`.
     pub fn is_valid(&self, now_ms: i64) -> bool {
-        self.revoked_ms.is_none() && !self.is_expired(now_ms)
+        self.revoked_ms.is_none() && self.used_ms.is_none() && !self.is_expired(now_ms)
+    }
+
+    /// Whether nobody asks for it any more: one for enrolment, which ended long ago.
+    fn is_stale(&self, now_ms: i64) -> bool {
+        let is_old = self.expires_ms.is_some_and(|expires_ms| expires_ms.saturating_add(STALE_AFTER_MS) <= now_ms);
+        is_old && matches!(self.grant, Grant::Enrol { .. })
     }
 
     /// Whether its time is over at `now_ms`.
@@ -206,14 +303,22 @@ impl Line {
     fn of(token: &TokenRecord) -> Self {
         // Times come from this file, or were checked when the token was made.
         let text = |ms| time(ms).map(|time| humantime::format_rfc3339_seconds(time).to_string()).unwrap_or_default();
+        let (role, domains, enrols) = match &token.grant {
+            Grant::Person { role, scope } => {
+                (Some(*role), scope.limited_to().map(|domains| domains.iter().cloned().collect()), None)
+            }
+            Grant::Enrol { site, node } => (None, None, Some(format!("{site}/{node}"))),
+        };
         Self {
             id: token.id.clone(),
             name: token.name.clone(),
-            role: token.role,
-            domains: token.scope.limited_to().map(|domains| domains.iter().cloned().collect()),
+            role,
+            domains,
+            enrols,
             created: text(token.created_ms),
             expires: token.expires_ms.map(text),
             revoked: token.revoked_ms.map(text),
+            used: token.used_ms.map(text),
             sha256: token.hash.to_hex(),
         }
     }
@@ -230,15 +335,25 @@ impl Line {
             let ms = time.and_then(|since| i64::try_from(since.as_millis()).ok());
             ms.ok_or_else(|| format!("{name} is {text:?}; allowed: a time like 2026-12-31T23:59:59Z"))
         };
+        let grant = match (self.role, self.enrols) {
+            (Some(role), None) => Grant::Person { role, scope: scope(self.domains)? },
+            (None, Some(edge)) => {
+                let named = edge.split_once('/').filter(|(site, node)| is_name_part(site) && is_name_part(node));
+                let (site, node) = named.ok_or_else(|| format!("enrols is {edge:?}; allowed: SITE/NODE"))?;
+                Grant::Enrol { site: site.to_owned(), node: node.to_owned() }
+            }
+            (None, None) => return Err("has neither a role nor enrols".to_owned()),
+            (Some(_), Some(_)) => return Err("has a role and enrols; allowed: one of them".to_owned()),
+        };
         Ok(TokenRecord {
-            scope: scope(self.domains)?,
+            grant,
             created_ms: ms("created", &self.created)?,
             expires_ms: self.expires.as_deref().map(|text| ms("expires", text)).transpose()?,
             revoked_ms: self.revoked.as_deref().map(|text| ms("revoked", text)).transpose()?,
+            used_ms: self.used.as_deref().map(|text| ms("used", text)).transpose()?,
             hash: SecretHash::from_hex(&self.sha256).ok_or("sha256 is not 64 lower-case hexadecimal digits")?,
             id: self.id,
             name: self.name,
-            role: self.role,
         })
     }
 }
@@ -319,11 +434,12 @@ mod tests {
         let file = TokenFile::load(&path).unwrap();
         let listed = file.list();
         assert_eq!((listed.len(), listed[0]), (2, &record));
-        assert_eq!(record.scope, Scope::domains(["example.org"]));
+        assert_eq!(record.grant, Grant::Person { role: Role::Operator, scope: Scope::domains(["example.org"]) });
         assert_eq!(record.expires_ms, Some(1_795_000_060_000));
         assert!(record.is_valid(NOW_MS) && !record.is_valid(1_795_000_060_000));
         assert!(file.get(token.id()).unwrap().hash.matches(&token.hash()));
-        assert!(listed[1].scope.is_all() && listed[1].expires_ms.is_none());
+        let Grant::Person { scope, .. } = &listed[1].grant else { panic!("{listed:?}") };
+        assert!(scope.is_all() && listed[1].expires_ms.is_none());
 
         let revoked = TokenFile::revoke(&path, token.id(), NOW_MS + 5_000).unwrap();
         assert_eq!(revoked.revoked_ms, Some(1_795_000_005_000));
@@ -332,6 +448,53 @@ mod tests {
         assert!(!revoked.is_valid(NOW_MS));
         let error = TokenFile::revoke(&path, "0123456789ab", NOW_MS).unwrap_err();
         assert!(matches!(error, AccessError::NoToken { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_token_for_enrolment_is_used_up_once() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        let create = |node: &str, now_ms| {
+            let (site, node) = ("ams".to_owned(), node.to_owned());
+            TokenFile::create_enrolment(&path, NewEnrolment { site, node, lifetime: Duration::from_mins(1) }, now_ms)
+        };
+        let (token, record) = create("mx1", NOW_MS).unwrap();
+        assert_eq!(record.grant, Grant::Enrol { site: "ams".into(), node: "mx1".into() });
+        assert_eq!(TokenFile::load(&path).unwrap().get(token.id()), Some(&record));
+        let told = |id: &str, now_ms| TokenFile::use_up(&path, id, now_ms).unwrap_err().to_string();
+        let (late, _) = create("mx2", NOW_MS).unwrap();
+        assert!(told(late.id(), NOW_MS + 60_000).ends_with("is expired"));
+        let used = TokenFile::use_up(&path, token.id(), NOW_MS + 1_000).unwrap();
+        assert!(record.is_valid(NOW_MS) && !used.is_valid(NOW_MS));
+        assert!(told(token.id(), NOW_MS + 1_000).ends_with("was used already"));
+        let (revoked, _) = create("mx3", NOW_MS).unwrap();
+        TokenFile::revoke(&path, revoked.id(), NOW_MS).unwrap();
+        assert!(told(revoked.id(), NOW_MS).ends_with("is revoked"));
+        let (person, _) = TokenFile::create(&path, new("jo"), NOW_MS).unwrap();
+        assert!(told(person.id(), NOW_MS).ends_with("is not for enrolment"));
+        assert!(told("0123456789ab", NOW_MS).contains("has no token"));
+        for wrong in ["", "a/b"] {
+            assert!(create(wrong, NOW_MS).unwrap_err().to_string().contains("no name of a site or node"), "{wrong}");
+        }
+        // A month later nobody asks for those of today; people's stay.
+        create("mx4", NOW_MS + STALE_AFTER_MS + 61_000).unwrap();
+        let names: Vec<String> =
+            TokenFile::load(&path).unwrap().list().iter().map(|token| token.name.clone()).collect();
+        assert_eq!(names, ["jo", "mx4"]);
+    }
+
+    #[test]
+    fn of_two_who_use_a_token_at_once_one_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("tokens.toml");
+        let new = NewEnrolment { site: "ams".into(), node: "mx1".into(), lifetime: Duration::from_mins(1) };
+        let (token, _) = TokenFile::create_enrolment(&path, new, NOW_MS).unwrap();
+        let used = std::thread::scope(|scope| {
+            let each: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| TokenFile::use_up(&path, token.id(), NOW_MS).is_ok())).collect();
+            each.into_iter().map(|thread| thread.join().unwrap()).filter(|used| *used).count()
+        });
+        assert_eq!(used, 1);
     }
 
     #[test]

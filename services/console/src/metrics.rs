@@ -36,7 +36,7 @@ pub(crate) struct ResultLabel {
 }
 
 impl Metrics {
-    /// Registers them as `console_...`.
+    /// Registers them as `console_...`, below the prefix `tidegate` of who calls.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("console");

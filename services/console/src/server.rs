@@ -76,6 +76,7 @@ impl Console {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let api = Api::new(api, Duration::from_millis(config.call_timeout_ms));
+        let registry = registry.sub_registry_with_prefix("tidegate");
         let (metrics, connections) = (Metrics::register(registry), HttpMetrics::register("console", registry));
         if let Some(tls) = &tls {
             tls.register(registry.sub_registry_with_prefix("console"));

@@ -52,7 +52,7 @@ impl Admission {
         let caller = Caller::of(request)?;
         let scope = match &caller.principal {
             Principal::Person(person) => person.scope.clone(),
-            Principal::Edge(_) => Scope::domains(Vec::<String>::new()),
+            Principal::Edge(_) | Principal::Enrolling(_) => Scope::domains(Vec::<String>::new()),
         };
         let record = v1::AuditRecord {
             actor: caller.principal.name().to_owned(),

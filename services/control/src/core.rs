@@ -6,6 +6,7 @@ use crate::audit_service::AuditApi;
 use crate::config::ControlConfig;
 use crate::edge_registry::EdgeRegistry;
 use crate::edge_service::EdgeApi;
+use crate::enrol_service::EnrolApi;
 use crate::error::ControlError;
 use crate::event_rate::EventRate;
 use crate::event_service::EventApi;
@@ -22,6 +23,7 @@ use tidegate_gate::Gate;
 use tidegate_proto::v1::admin_service_server::AdminServiceServer;
 use tidegate_proto::v1::audit_service_server::AuditServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
+use tidegate_proto::v1::enrol_service_server::EnrolServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
 use tokio::sync::Semaphore;
@@ -30,6 +32,8 @@ use tonic::service::Routes;
 
 /// Largest request, in octets: a thousand events of usual size are a tenth of it.
 const MAX_REQUEST_OCTETS: usize = 8 << 20;
+/// Largest request for a certificate, in octets: two names and a signing request.
+const MAX_ENROL_OCTETS: usize = 16 << 10;
 /// Largest answer, in octets; gRPC clients take 4 MiB by default.
 const MAX_ANSWER_OCTETS: usize = 4 << 20;
 
@@ -136,6 +140,11 @@ impl Core {
         };
         let events =
             EventApi { bus: Arc::clone(&self.bus), admission: self.admission.clone(), metrics: self.metrics.clone() };
+        let enrol = EnrolApi {
+            access: Arc::clone(&self.access),
+            admission: self.admission.clone(),
+            metrics: self.metrics.clone(),
+        };
         Routes::default()
             .add_service(
                 AdminServiceServer::new(admin)
@@ -148,6 +157,7 @@ impl Core {
                     .max_decoding_message_size(MAX_REQUEST_OCTETS)
                     .max_encoding_message_size(MAX_ANSWER_OCTETS),
             )
+            .add_service(EnrolServiceServer::new(enrol).max_decoding_message_size(MAX_ENROL_OCTETS))
             .add_service(EventServiceServer::new(events).max_decoding_message_size(MAX_REQUEST_OCTETS))
     }
 }

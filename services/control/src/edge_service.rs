@@ -316,7 +316,9 @@ async fn read_hello(incoming: &mut Streaming<v1::AttachRequest>) -> Result<v1::H
 
 /// Whether the caller may attach as `said`: an edge as itself only.
 fn may_attach(principal: &Principal, said: &EdgeIdentity) -> bool {
-    let Principal::Edge(Edge { node, site, .. }) = principal else { return true };
+    let Principal::Edge(Edge { node, site, .. }) = principal else {
+        return matches!(principal, Principal::Person(_));
+    };
     node.as_ref().is_none_or(|node| *node == said.node) && site.as_ref().is_none_or(|site| *site == said.site)
 }
 

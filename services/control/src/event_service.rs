@@ -72,7 +72,9 @@ impl EventApi {
 
 /// Whether the caller may publish `event`: an edge publishes its own events only.
 fn may_publish(principal: &Principal, event: &v1::Event) -> bool {
-    let Principal::Edge(Edge { node, site, .. }) = principal else { return true };
+    let Principal::Edge(Edge { node, site, .. }) = principal else {
+        return matches!(principal, Principal::Person(_));
+    };
     let event_node = event.id.as_ref().map_or("", |id| &id.node);
     node.as_ref().is_none_or(|node| node == event_node) && site.as_ref().is_none_or(|site| *site == event.site)
 }

@@ -16,6 +16,7 @@ mod edge_registry;
 mod edge_service;
 mod edge_session;
 mod edge_timing;
+mod enrol_service;
 mod error;
 mod event_rate;
 mod event_service;

@@ -50,9 +50,10 @@ pub(crate) const LIST_AUDIT: Method = looks(AUDIT, "ListAudit", Need::Administer
 pub(crate) const WATCH_AUDIT: Method = looks(AUDIT, "WatchAudit", Need::Administer);
 pub(crate) const ATTACH: Method = looks("tidegate.v1.EdgeService", "Attach", Need::Edge);
 pub(crate) const PUBLISH: Method = looks("tidegate.v1.EventService", "Publish", Need::Edge);
+pub(crate) const ENROL: Method = Method { acts: true, ..looks("tidegate.v1.EnrolService", "Enrol", Need::Enrol) };
 
 /// All of them.
-pub(crate) const METHODS: [Method; 22] = [
+pub(crate) const METHODS: [Method; 23] = [
     LIST_ACCOUNTS,
     GET_ACCOUNT,
     WATCH_ACCOUNTS,
@@ -75,6 +76,7 @@ pub(crate) const METHODS: [Method; 22] = [
     WATCH_AUDIT,
     ATTACH,
     PUBLISH,
+    ENROL,
 ];
 
 impl Method {

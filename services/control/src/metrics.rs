@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     pub publishes_failed: Counter,
     /// Actions by method and result.
     pub actions: Family<ActionLabel, Counter>,
+    /// Certificates for edges, by what became of the request.
+    pub enrolments: Family<EnrolmentLabel, Counter>,
     /// Requests that were denied, by method.
     pub denied: Family<DeniedLabel, Counter>,
     /// Watches that are open.
@@ -56,6 +58,13 @@ pub(crate) struct Metrics {
 pub(crate) struct TopicLabel {
     /// Its name without the prefix.
     pub topic: &'static str,
+}
+
+/// What became of a request for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct EnrolmentLabel {
+    /// `given`, `renewed` or `refused`.
+    pub result: &'static str,
 }
 
 /// Why an edge's stream ended.
@@ -119,6 +128,20 @@ pub(crate) enum ActionResult {
     Failed,
 }
 
+impl EdgeEnd {
+    const ALL: [Self; 9] = [
+        Self::Closed,
+        Self::Replaced,
+        Self::Stalled,
+        Self::Protocol,
+        Self::Full,
+        Self::NotReady,
+        Self::Denied,
+        Self::Revoked,
+        Self::Shutdown,
+    ];
+}
+
 impl EncodeLabelValue for EdgeEnd {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
         let text = match self {
@@ -169,6 +192,7 @@ impl Metrics {
             events_foreign: Counter::default(),
             publishes_failed: Counter::default(),
             actions: Family::default(),
+            enrolments: Family::default(),
             denied: Family::default(),
             watchers: Gauge::default(),
             watchers_behind: Counter::default(),
@@ -193,10 +217,27 @@ impl Metrics {
         registry.register("events_foreign", "Events that named another edge", metrics.events_foreign.clone());
         registry.register("publishes_failed", "Publish requests that failed", metrics.publishes_failed.clone());
         registry.register("actions", "Administrative actions, by method and result", metrics.actions.clone());
+        let enrolments = "Requests for certificates of edges, by what became of them";
+        registry.register("enrolments", enrolments, metrics.enrolments.clone());
         registry.register("denied", "Requests that were denied, by method", metrics.denied.clone());
         registry.register("watchers", "Watches of accounts that are open", metrics.watchers.clone());
         registry.register("watchers_behind", "Watches ended because they fell behind", metrics.watchers_behind.clone());
         registry.register("watchers_refused", "Watches turned away", metrics.watchers_refused.clone());
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// A counter that appears with its first count tells Prometheus of no increase: those that alerts look at are there
+    /// from the start.
+    fn begin_at_zero(&self) {
+        for topic in ["accounts", "audit", "commands", "rules", "settings", "inspections", "notifications", "damaged"] {
+            drop(self.records_skipped.get_or_create(&TopicLabel { topic }));
+        }
+        for result in ["given", "renewed", "refused"] {
+            drop(self.enrolments.get_or_create(&EnrolmentLabel { result }));
+        }
+        for reason in EdgeEnd::ALL {
+            drop(self.edges_ended.get_or_create(&ReasonLabel { reason }));
+        }
     }
 }

@@ -194,6 +194,8 @@ impl ControlClient {
     async fn attach(&self) -> Result<Attached, End> {
         // The files are read at each attempt: a certificate that was renewed needs no restart.
         let files = self.files().await?;
+        let ends = files.as_ref().and_then(ClientFiles::times).map_or(0, |times| times.not_after_ms / 1_000);
+        self.metrics.certificate_not_after.set(ends);
         let endpoint = endpoint(&self.address, files.as_ref(), self.connect_timeout);
         let endpoint = endpoint.map_err(|error| End::Connect(error_line(&error)))?;
         // Connects when it is asked, and once: a channel that was connected before would connect again at once when the

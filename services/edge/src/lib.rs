@@ -9,6 +9,7 @@ mod addresses;
 mod clock;
 pub mod config;
 mod control_client;
+pub mod enrol;
 mod error;
 mod gate;
 mod hash_key;

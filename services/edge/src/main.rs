@@ -1,7 +1,10 @@
 //! The program `tidegate-edge`.
 
+mod enrol_command;
+
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use enrol_command::EnrolArguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidegate_edge::{EdgeConfig, Service};
@@ -11,10 +14,29 @@ use tidegate_runtime::{config, shutdown, telemetry};
 #[derive(Parser)]
 #[command(
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  tidegate-edge --config /etc/tidegate/edge.toml\n  \
-                  tidegate-edge --config /etc/tidegate/edge.toml --check-config"
+                  tidegate-edge --config /etc/tidegate/edge.toml --check-config\n  \
+                  tidegate-edge enrol --help"
 )]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Says what is wrong with the configuration, and ends: 0 when it is fine, else 2
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Get this host's certificate from control with a token, or renew it
+    Enrol(EnrolArguments),
+}
+
+#[derive(clap::Args)]
+struct ConfigArguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "TIDEGATE_EDGE_CONFIG", default_value = "/etc/tidegate/edge.toml")]
     config: PathBuf,
@@ -24,16 +46,17 @@ struct Arguments {
     /// Its site, over the one in the configuration
     #[arg(long, env = "TIDEGATE_EDGE_SITE")]
     site: Option<String>,
-    /// Says what is wrong with the configuration, and ends: 0 when it is fine, else 2
-    #[arg(long)]
-    check_config: bool,
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr)] // What a person at a terminal asked for.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let loaded = config::load_adjusted(&arguments.config, |config: &mut EdgeConfig| {
-        for (given, place) in [(&arguments.node, &mut config.node), (&arguments.site, &mut config.site)] {
+    if let Some(Command::Enrol(enrol)) = arguments.command {
+        return enrol_command::run(enrol);
+    }
+    let ConfigArguments { config: file, node, site } = arguments.config;
+    let loaded = config::load_adjusted(&file, |config: &mut EdgeConfig| {
+        for (given, place) in [(&node, &mut config.node), (&site, &mut config.site)] {
             if let Some(given) = given {
                 place.clone_from(given);
             }
@@ -47,7 +70,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        println!("{}: configuration is fine", arguments.config.display());
+        println!("{}: configuration is fine", file.display());
         return ExitCode::SUCCESS;
     }
     telemetry::init(&config.telemetry);

@@ -94,6 +94,8 @@ pub(crate) struct Metrics {
     pub control_heard_seconds: Gauge,
     /// Connections to control that ended or failed.
     pub control_failures: Counter,
+    /// When the certificate for control ends, in seconds since 1970 UTC; 0: there is none.
+    pub certificate_not_after: Gauge,
     /// Snapshots that were begun.
     pub snapshots: Counter,
     /// From control's sending of a change to its being in force here, by the two clocks.
@@ -227,6 +229,7 @@ impl Metrics {
             control_connected: Gauge::default(),
             control_heard_seconds: Gauge::default(),
             control_failures: Counter::default(),
+            certificate_not_after: Gauge::default(),
             snapshots: Counter::default(),
             // 0.5 ms to 16 s.
             propagation_seconds: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
@@ -234,7 +237,29 @@ impl Metrics {
         metrics.register_sessions(registry);
         metrics.register_events(registry);
         metrics.register_states(registry);
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// A counter that appears with its first count tells Prometheus of no increase: those that alerts look at are there
+    /// from the start.
+    fn begin_at_zero(&self) {
+        for protocol in [Protocol::Milter, Protocol::Policy] {
+            for counters in [
+                &self.connections,
+                &self.connections_shed,
+                &self.accept_failures,
+                &self.connections_idle,
+                &self.protocol_errors,
+            ] {
+                drop(counters.get_or_create(&protocol.label()));
+            }
+        }
+        for lane in [LIVE, SPOOLED] {
+            for counters in [&self.published, &self.resent, &self.publish_failures] {
+                drop(counters.get_or_create(&lane));
+            }
+        }
     }
 
     fn register_sessions(&self, registry: &mut Registry) {
@@ -316,6 +341,11 @@ impl Metrics {
             m.control_heard_seconds.clone(),
         );
         registry.register("control_failures", "Connections to control that ended", m.control_failures.clone());
+        registry.register(
+            "certificate_not_after_seconds",
+            "When the certificate with which control is reached ends, since 1970 UTC; 0: there is none",
+            m.certificate_not_after.clone(),
+        );
         registry.register("snapshots", "Snapshots of all states that were begun", m.snapshots.clone());
         registry.register(
             "propagation_seconds",

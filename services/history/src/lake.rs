@@ -184,14 +184,13 @@ impl LakeTable {
                 ("delta.dataSkippingStatsColumns", Some(&table.indexed().join(","))),
             ])
             .await;
-        let mut opened = match opened {
-            Ok(opened) => opened,
+        let mut opened = if let Ok(opened) = opened {
+            opened
+        } else {
             // Another replica made it at the same moment.
-            Err(_) => {
-                let mut opened = DeltaTable::new(Arc::clone(&log_store));
-                opened.load().await.map_err(failed)?;
-                opened
-            }
+            let mut opened = DeltaTable::new(Arc::clone(&log_store));
+            opened.load().await.map_err(failed)?;
+            opened
         };
         let missing = missing_columns(table, &opened)?;
         if !missing.is_empty() {
@@ -317,7 +316,10 @@ impl LakeTable {
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
     ) -> Result<(), Failure> {
-        let properties = CommitProperties::default().with_application_transactions(transactions);
+        // What is too old in the log goes when files are vacuumed: looking for it with each commit costs a listing.
+        let properties = CommitProperties::default()
+            .with_application_transactions(transactions)
+            .with_cleanup_expired_logs(Some(false));
         let builder = CommitBuilder::from(properties).with_actions(actions.to_vec());
         match builder.build(Some(&*state), Arc::clone(&self.log_store), operation).await {
             Ok(committed) => {

@@ -1,11 +1,13 @@
 //! What operators watch.
 
+use crate::tables::Table;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use tidegate_bus::Topic;
 
 /// The history service's metrics. A clone shares them.
 #[derive(Debug, Clone)]
@@ -120,6 +122,31 @@ impl Metrics {
         registry.register("queries_waiting", "Queries that wait for others to end", metrics.queries_waiting.clone());
         registry.register("query_rows", "Rows that queries gave", metrics.query_rows.clone());
         registry.register("prepared_statements", "Prepared statements that are remembered", metrics.prepared.clone());
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// A counter that appears with its first count tells Prometheus of no increase: those that alerts look at are there
+    /// from the start.
+    fn begin_at_zero(&self) {
+        for table in Table::ALL.map(Table::name) {
+            for counters in [&self.rows, &self.commits, &self.commit_failures] {
+                drop(counters.get_or_create(&TableLabel { table }));
+            }
+            for gauges in [&self.waiting, &self.files, &self.bytes] {
+                drop(gauges.get_or_create(&TableLabel { table }));
+            }
+        }
+        for topic in [Topic::Events, Topic::Accounts, Topic::Audit] {
+            drop(self.rejected.get_or_create(&TableLabel { table: topic.suffix() }));
+        }
+        for result in ["done", "dropped"] {
+            drop(self.queries.get_or_create(&QueryLabel { result }));
+        }
+        for kind in ["compaction", "retention", "vacuum", "erasure"] {
+            for result in ["done", "overtaken", "failed"] {
+                drop(self.upkeep.get_or_create(&UpkeepLabel { kind, result }));
+            }
+        }
     }
 }

@@ -77,6 +77,19 @@ impl Metrics {
         metrics
     }
 
+    /// A counter that appears with its first count tells Prometheus of no increase: those that alerts look at are there
+    /// from the start.
+    pub fn begin_at_zero<'a>(&self, channels: impl IntoIterator<Item = &'a str>) {
+        for channel in channels {
+            for kind in Kind::ALL.map(Kind::as_str) {
+                for result in ["pending", "sent", "dead", "suppressed"] {
+                    let labels = ResultLabels { channel: channel.to_owned(), kind, result };
+                    drop(self.notifications.get_or_create(&labels));
+                }
+            }
+        }
+    }
+
     /// Counts a record that was committed.
     pub fn count(&self, record: &v1::Notification) {
         let result = match record.status() {

@@ -63,17 +63,20 @@ impl Service {
         let mut contacts = ContactsFile::new(config.contacts.as_deref());
         contacts.reload();
         let membership = bus.join(&config.group).await.map_err(|source| NotifyError::Membership { source })?;
+        let limits = limits(&config);
+        let metrics = Metrics::new(registry);
+        metrics.begin_at_zero(limits.channels.keys().map(String::as_str));
         let worker = Worker {
             channels,
             contacts,
-            metrics: Metrics::new(registry),
+            metrics,
             health,
             clock: Arc::new(now_ms),
             membership,
             wanted: BTreeSet::new(),
             partitions: BTreeMap::new(),
             taking_over: TakingOver::default(),
-            outbox: Outbox::new(limits(&config)),
+            outbox: Outbox::new(limits),
             told: Told::default(),
             reminders: Reminders::new(config.reminder_days),
             backlog: VecDeque::new(),

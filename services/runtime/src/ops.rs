@@ -16,7 +16,17 @@ use tokio_util::sync::CancellationToken;
 
 /// What has to be ready before the process is, by name. A clone shares it.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Health {
+    parts: Arc<Mutex<BTreeMap<&'static str, Part>>>,
+    /// Whether what is told here is only told, and keeps the process ready.
+    is_beside: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Part {
+    state: Result<(), String>,
+    is_beside: bool,
+}
 
 /// The HTTP server for operators. Health is the process answering at all; readiness is [`Health`].
 pub struct OpsServer {
@@ -44,24 +54,34 @@ impl Health {
         self.not_ready(part, "not started");
     }
 
+    /// The same, for parts whose faults must not take the others with them: they are told, and the process stays ready.
+    pub fn beside(&self) -> Self {
+        Self { is_beside: true, ..self.clone() }
+    }
+
     /// `part` is ready.
     pub fn ready(&self, part: &'static str) {
-        self.0.lock().insert(part, Ok(()));
+        self.tell(part, Ok(()));
     }
 
     /// `part` is not ready, and why.
     pub fn not_ready(&self, part: &'static str, why: impl Into<String>) {
-        self.0.lock().insert(part, Err(why.into()));
+        self.tell(part, Err(why.into()));
     }
 
-    /// Whether all parts are ready, and a line for each.
+    fn tell(&self, part: &'static str, state: Result<(), String>) {
+        self.parts.lock().insert(part, Part { state, is_beside: self.is_beside });
+    }
+
+    /// Whether all parts are ready that have to be, and a line for each.
     pub fn report(&self) -> (bool, String) {
-        let parts = self.0.lock();
-        let lines = parts.iter().map(|(part, state)| match state {
-            Ok(()) => format!("{part}: ready\n"),
-            Err(why) => format!("{part}: {why}\n"),
+        let parts = self.parts.lock();
+        let lines = parts.iter().map(|(part, Part { state, is_beside })| match (state, is_beside) {
+            (Ok(()), _) => format!("{part}: ready\n"),
+            (Err(why), false) => format!("{part}: {why}\n"),
+            (Err(why), true) => format!("{part}: {why} (the others go on)\n"),
         });
-        (parts.values().all(Result::is_ok), lines.collect())
+        (parts.values().all(|part| part.is_beside || part.state.is_ok()), lines.collect())
     }
 }
 
@@ -130,5 +150,13 @@ mod tests {
         assert_eq!(health.report(), (false, "control: ready\nlog: not started\n".to_owned()));
         health.ready("log");
         assert!(health.report().0);
+    }
+
+    #[test]
+    fn what_is_beside_is_told_and_does_not_decide() {
+        let health = Health::new();
+        health.ready("control");
+        health.beside().needs("history");
+        assert_eq!(health.report(), (true, "control: ready\nhistory: not started (the others go on)\n".to_owned()));
     }
 }

@@ -1,7 +1,9 @@
 //! Certificate files of servers and clients, and the rule that only loopback may be served without.
 
+mod certificate;
 mod server;
 
+pub use certificate::{CertificateTimes, key_belongs};
 pub use server::{ClientCertificates, HandshakeError, Handshaken, ReloadingTls, TlsOptions};
 
 use crate::config::{Problems, Validate, key};
@@ -105,6 +107,11 @@ impl ClientTls {
 }
 
 impl ClientFiles {
+    /// From when to when the client's certificate counts; none when it cannot be read.
+    pub fn times(&self) -> Option<CertificateTimes> {
+        CertificateTimes::of_pem(&self.certificate)
+    }
+
     /// tonic's settings.
     pub fn to_tonic(&self) -> ClientTlsConfig {
         let identity = Identity::from_pem(&self.certificate, &self.key);

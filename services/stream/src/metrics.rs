@@ -146,7 +146,22 @@ impl Metrics {
             metrics.settings_in_force.clone(),
         );
         registry.register("damaged_records", "Records that the log could not give back", metrics.damaged.clone());
+        metrics.begin_at_zero();
         metrics
+    }
+
+    /// A counter that appears with its first count tells Prometheus of no increase: those that alerts look at are there
+    /// from the start.
+    fn begin_at_zero(&self) {
+        for result in ["counted", "rebuilt", "duplicate", "void", "unused", "clock_ahead", "rejected"] {
+            drop(self.events.get_or_create(&ResultLabel { result }));
+        }
+        for result in ["taken", "refused"] {
+            drop(self.rule_reloads.get_or_create(&ResultLabel { result }));
+        }
+        for change in CHANGES {
+            drop(self.changes.get_or_create(&ChangeLabel { change: change_name(change) }));
+        }
     }
 
     pub fn count(&self, output: &Output) {
@@ -205,6 +220,17 @@ impl Metrics {
 fn gauge(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+/// All kinds of changes.
+const CHANGES: [Change; 7] = [
+    Change::Locked,
+    Change::Throttled,
+    Change::Noticed,
+    Change::Unlocked,
+    Change::Expired,
+    Change::Amended,
+    Change::CommandRefused,
+];
 
 fn change_name(change: Change) -> &'static str {
     match change {

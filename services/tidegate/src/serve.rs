@@ -181,7 +181,9 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     }
     let mut history_address = None;
     if with_history {
-        let service = tidegate_history::Service::bind(config.history, bus, &mut registry, health.clone(), access)
+        // That the history cannot be written must not keep edges from their locks.
+        let health = if parts == Parts::HISTORY { health.clone() } else { health.beside() };
+        let service = tidegate_history::Service::bind(config.history, bus, &mut registry, health, access)
             .await
             .context("starting history")?;
         history_address = Some(service.local_addr());

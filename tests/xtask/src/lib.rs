@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod daemon;
+pub mod deb;
 pub mod dovecot;
 pub mod error;
 pub mod golang;
@@ -17,6 +18,7 @@ pub mod paths;
 pub mod ports;
 pub mod postfix;
 pub mod progress;
+pub mod prometheus;
 pub mod rspamd;
 pub mod setup;
 pub mod sink;

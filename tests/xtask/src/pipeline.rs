@@ -1,9 +1,11 @@
 //! `demo`, `test` and `lint`: install, build, run.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
+use xtask::deb::{self, Compression};
 use xtask::error::{Context, Error, Result};
 use xtask::kafka::KafkaRig;
 use xtask::paths::{find_program, target_dir, workspace_root};
@@ -77,6 +79,22 @@ pub fn test(arguments: Vec<String>, progress: &Progress) -> Result<ExitCode> {
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
 }
 
+/// Builds for release, and makes Debian packages of both programs in `out`, or in the target folder.
+pub fn deb(out: Option<PathBuf>, progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Deb, progress)?;
+    progress.step("building for release (a quarter of an hour the first time)");
+    if let Some(failed) = failure(&mut cargo(&["build", "--release", "-p", "tidegate", "-p", "tidegate-edge"]))? {
+        return Ok(failed);
+    }
+    let out = out.unwrap_or_else(|| target_dir().join("debian"));
+    for package in [deb::EDGE, deb::SERVER] {
+        let program = target_dir().join("release").join(package.name);
+        let file = deb::build(&package, &program, &out, Compression::Xz)?;
+        progress.step(&format!("made {}", file.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// How long and how hard the chaos tests are run.
 #[derive(Debug, Clone, Copy)]
 pub struct Chaos {
@@ -126,6 +144,19 @@ pub fn kube(progress: &Progress) -> Result<ExitCode> {
     let mut test = long_test("kubernetes");
     test.env("TIDEGATE_KUBE", "1");
     Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Runs the test with the large engines, which are fetched when they are not here.
+pub fn spark(progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Test, progress)?;
+    progress.step("fetching Spark and DuckDB, unless they are here (900 MB)");
+    tools::python_with_spark()?;
+    progress.step("building (some minutes the first time)");
+    if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
+        return Ok(failed);
+    }
+    progress.step("reading the history's tables with them");
+    Ok(failure(&mut long_test("spark"))?.unwrap_or(ExitCode::SUCCESS))
 }
 
 fn build_for_tests(progress: &Progress) -> Result<()> {

@@ -27,19 +27,22 @@ pub enum Purpose {
     Postfix,
     /// The checks of `cargo xtask lint`.
     Lint,
+    /// Debian packages.
+    Deb,
     /// The chart on a Kubernetes control plane.
     Kube,
 }
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 7] = [
+    pub const NAMES: [(&'static str, Self); 8] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
         ("bench", Self::Bench),
         ("kafka", Self::Kafka),
         ("postfix", Self::Postfix),
         ("lint", Self::Lint),
+        ("deb", Self::Deb),
         ("kube", Self::Kube),
     ];
 }
@@ -84,9 +87,22 @@ const POSTFIX: [Need; 4] = [
     program("swaks", "swaks"),
 ];
 
-/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for gRPC for a client in
-/// Python and for Kubernetes' schemas, buildah for container images, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 9] = [
+/// Prometheus and promtool for the alerts, debootstrap for a clean root that packages are installed into, systemd for its
+/// opinion of units.
+const DEPLOY: [Need; 4] = [
+    program("prometheus", "prometheus"),
+    program("debootstrap", "debootstrap"),
+    program("systemd-analyze", "systemd"),
+    SHLIBDEPS,
+];
+
+/// Finds out which packages a program's libraries are in.
+const SHLIBDEPS: Need = program("dpkg-shlibdeps", "dpkg-dev");
+
+/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for clients in Python and
+/// Kubernetes' schemas, a Java compiler for a client in Java, buildah for container images, Chromium for the console, npm
+/// for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 10] = [
     program("rspamd", "rspamd"),
     program("buildah", "buildah"),
     program("go", "golang-go"),
@@ -94,6 +110,7 @@ const TEST: [Need; 9] = [
     program("chromium", "chromium"),
     program("chromedriver", "chromium-driver"),
     program("npm", "npm"),
+    program("javac", "default-jdk-headless"),
     program("python3", "python3"),
     Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
 ];
@@ -108,11 +125,12 @@ const KUBE: [Need; 2] = [program("go", "golang-go"), program("openssl", "openssl
 fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
         Purpose::Demo => BUILD.to_vec(),
-        Purpose::Test => [&BUILD[..], &KAFKA, &POSTFIX, &TEST].concat(),
+        Purpose::Test => [&BUILD[..], &KAFKA, &POSTFIX, &TEST, &DEPLOY].concat(),
         Purpose::Bench => [&BUILD[..], &KAFKA].concat(),
         Purpose::Kafka => KAFKA.to_vec(),
         Purpose::Postfix => POSTFIX.to_vec(),
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
+        Purpose::Deb => [&BUILD[..], &[SHLIBDEPS]].concat(),
         Purpose::Kube => [&BUILD[..], &LINT, &KUBE].concat(),
     }
 }
@@ -185,6 +203,8 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
         tools::axe()?;
         tools::helm()?;
         tools::python_with_kubernetes_schemas()?;
+        tools::python_of_analysts()?;
+        tools::flight_sql_jdbc()?;
     }
     if purpose == Purpose::Kube {
         tools::helm()?;

@@ -19,6 +19,14 @@ const AXE_VERSION: &str = "4.14.1";
 const BUF_VERSION: &str = "1.75.0";
 const HELM_VERSION: &str = "v4.3.1";
 const KUBERNETES_VALIDATE_VERSION: &str = "1.37.0";
+/// The newest on Maven Central.
+const JDBC_VERSION: &str = "18.3.0";
+const MAVEN_COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy";
+/// Delta Lake's connector for this Spark is [`DELTA_SPARK`].
+const LARGE_PYTHON_PACKAGES: [&str; 2] = ["pyspark==4.2.0", "duckdb==2.0.1"];
+
+/// Delta Lake's connector for Spark, as Maven Central has it.
+pub const DELTA_SPARK: &str = "io.delta:delta-spark_4.2_2.13:4.4.0";
 
 /// `grpcurl`, a gRPC client that nobody here wrote; gives its path.
 ///
@@ -54,10 +62,52 @@ pub fn go_plugins() -> Result<PathBuf> {
 /// # Errors
 /// When Python is missing or PyPI cannot be reached.
 pub fn python_with_grpc() -> Result<PathBuf> {
-    let requirements = workspace_root().join("deploy/examples/python/requirements.txt");
+    python_for("python")
+}
+
+/// A Python with which analysts read the history: ADBC, pandas, Polars and Delta Lake (210 MB); gives its path.
+///
+/// # Errors
+/// When Python is missing or PyPI cannot be reached.
+pub fn python_of_analysts() -> Result<PathBuf> {
+    python_for("analytics")
+}
+
+/// The same with Spark and DuckDB (700 MB more); gives its path.
+///
+/// # Errors
+/// When Python is missing or PyPI cannot be reached.
+pub fn python_with_spark() -> Result<PathBuf> {
+    let mut packages = required("analytics")?;
+    packages.extend(LARGE_PYTHON_PACKAGES.map(str::to_owned));
+    python_environment(&format!("python-{}", LARGE_PYTHON_PACKAGES.join("-").replace("==", "-")), &packages)
+}
+
+/// The JDBC driver for Flight SQL from Maven Central (45 MB): its jar.
+///
+/// # Errors
+/// When Maven is missing or Maven Central cannot be reached.
+pub fn flight_sql_jdbc() -> Result<PathBuf> {
+    let name = format!("flight-sql-jdbc-driver-{JDBC_VERSION}");
+    let folder = part(&name, |folder| {
+        run(Command::new("mvn")
+            .args(["-q", "-B", MAVEN_COPY])
+            .arg(format!("-Dartifact=org.apache.arrow:flight-sql-jdbc-driver:{JDBC_VERSION}"))
+            .arg(format!("-DoutputDirectory={}", folder.display())))
+    })?;
+    Ok(folder.join(format!("{name}.jar")))
+}
+
+/// A Python that has what an example's `requirements.txt` names.
+fn python_for(example: &str) -> Result<PathBuf> {
+    let packages = required(example)?;
+    python_environment(&format!("python-{}", packages.join("-").replace("==", "-")), &packages)
+}
+
+fn required(example: &str) -> Result<Vec<String>> {
+    let requirements = workspace_root().join("deploy/examples").join(example).join("requirements.txt");
     let text = fs::read_to_string(&requirements).context(|| format!("reading {}", requirements.display()))?;
-    let versions: Vec<&str> = text.split_whitespace().collect();
-    python_environment(&format!("python-{}", versions.join("-").replace("==", "-")), &versions)
+    Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
 /// `buf`, which checks protocol files; gives its path.
@@ -65,7 +115,7 @@ pub fn python_with_grpc() -> Result<PathBuf> {
 /// # Errors
 /// When Python is missing or PyPI cannot be reached.
 pub fn buf() -> Result<PathBuf> {
-    let python = python_environment(&format!("buf-{BUF_VERSION}"), &[&format!("buf-bin=={BUF_VERSION}")])?;
+    let python = python_environment(&format!("buf-{BUF_VERSION}"), &[format!("buf-bin=={BUF_VERSION}")])?;
     Ok(python.with_file_name("buf"))
 }
 
@@ -91,11 +141,11 @@ pub fn helm() -> Result<PathBuf> {
 /// When Python is missing or PyPI cannot be reached.
 pub fn python_with_kubernetes_schemas() -> Result<PathBuf> {
     let version = KUBERNETES_VALIDATE_VERSION;
-    python_environment(&format!("kubernetes-validate-{version}"), &[&format!("kubernetes-validate=={version}")])
+    python_environment(&format!("kubernetes-validate-{version}"), &[format!("kubernetes-validate=={version}")])
 }
 
 /// A Python environment with these packages; gives its interpreter.
-fn python_environment(name: &str, packages: &[&str]) -> Result<PathBuf> {
+fn python_environment(name: &str, packages: &[String]) -> Result<PathBuf> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // Not a `part`: a Python environment stays where it was made.

@@ -313,6 +313,13 @@ fn who(call: &Call) -> v1::WhoAmIResponse {
             credential: person.credential.kind().to_owned(),
             expires_ms: person.expires_ms,
         },
+        principal @ Principal::Enrolling(enrolling) => v1::WhoAmIResponse {
+            name: principal.name().to_owned(),
+            role: principal.role().to_owned(),
+            domains,
+            credential: "token".to_owned(),
+            expires_ms: enrolling.expires_ms,
+        },
         principal @ Principal::Edge(_) => v1::WhoAmIResponse {
             name: principal.name().to_owned(),
             role: principal.role().to_owned(),

@@ -5,6 +5,7 @@
 mod actions;
 mod credentials;
 mod edges;
+mod enrolment;
 mod events;
 mod harness;
 mod jwts;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_access::{
-    Access, AccessConfig, Authority, CertificateName, FailureBounds, Issued, JwtConfig, NewToken, Role, TokenFile,
+    Access, AccessConfig, Authority, CertificateName, EnrolmentConfig, FailureBounds, Issued, JwtConfig, NewToken,
+    Role, TokenFile,
 };
 use tidegate_bus::{Bus, EmbeddedBus, ReadFrom, Topic};
 use tidegate_control::{ControlConfig, Service};
@@ -46,6 +47,7 @@ impl Secured {
         let file = |name: &str| folder.path().join(name);
         let (authority, issued) = Authority::create("test", DAY, now_ms()).unwrap();
         fs::write(file("ca.pem"), &issued.certificate_pem).unwrap();
+        fs::write(file("ca.key"), &issued.key_pem).unwrap();
         put(&folder, "server", &authority.server(&names(), DAY, now_ms()).unwrap());
         fs::write(file("people.toml"), people("")).unwrap();
         fs::write(file("tokens.toml"), "").unwrap();
@@ -55,6 +57,7 @@ impl Secured {
             tokens: Some(file("tokens.toml")),
             jwt,
             failures,
+            enrolment: Some(EnrolmentConfig { certificate: file("ca.pem"), key: file("ca.key"), lifetime_days: 30 }),
         })
         .unwrap();
         let tls =

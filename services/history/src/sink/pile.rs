@@ -4,6 +4,7 @@ use crate::columns::Rows;
 use crate::tables::{Rejected, Table};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tidegate_bus::Record;
@@ -16,7 +17,12 @@ pub(crate) struct Pile {
     /// For each partition: where its records began, and where the next one begins.
     claims: BTreeMap<u32, Claim>,
     since: Option<Instant>,
+    /// Octets of the records in it.
+    octets: usize,
 }
+
+/// A pile takes no more when its records have so many octets together: those that cannot be read can be large.
+const MAX_OCTETS: usize = 64 << 20;
 
 /// Records of one partition: from an offset (none: from where the log begins) up to, not including, another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +43,13 @@ pub(crate) struct Taken {
 impl Pile {
     /// An empty one.
     pub fn new(table: Table) -> Self {
-        Self { table, rows: table.rows(), rejected: Vec::new(), claims: BTreeMap::new(), since: None }
+        Self { table, rows: table.rows(), rejected: Vec::new(), claims: BTreeMap::new(), since: None, octets: 0 }
     }
 
     /// Adds the row of a record; gives false when it could not be read, and is set aside.
     pub fn add(&mut self, record: Record, now: Instant) -> bool {
         self.since.get_or_insert(now);
+        self.octets += record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
         match self.table.add(&record, &mut self.rows) {
             Ok(()) => true,
             Err(reason) => {
@@ -72,6 +79,11 @@ impl Pile {
         self.rows.len() + self.rejected.len()
     }
 
+    /// Whether it is to be written before more is added. A few large records more do no harm.
+    pub fn is_full(&self, most: usize) -> bool {
+        self.len() >= most || self.octets >= MAX_OCTETS
+    }
+
     /// Since when the oldest record waits; none: there is none.
     pub fn since(&self) -> Option<Instant> {
         self.since
@@ -82,7 +94,7 @@ impl Pile {
     /// # Errors
     /// When there is more than Arrow can address: the bound of records keeps it far from that.
     pub fn take(&mut self) -> Result<Taken, ArrowError> {
-        self.since = None;
+        (self.since, self.octets) = (None, 0);
         Ok(Taken {
             rows: self.rows.take()?,
             rejected: std::mem::take(&mut self.rejected),

@@ -294,7 +294,7 @@ impl Sink {
         };
         for (table, piled) in &mut self.piles {
             let Some(since) = piled.pile.since().filter(|_| !piled.is_sending) else { continue };
-            let is_due = now.duration_since(since) >= self.commit_interval || piled.pile.len() >= self.commit_records;
+            let is_due = now.duration_since(since) >= self.commit_interval || piled.pile.is_full(self.commit_records);
             if !is_due && !all {
                 continue;
             }
@@ -346,7 +346,7 @@ impl Sink {
     }
 
     fn has_room(&self) -> bool {
-        self.positions.is_some() && self.piles.values().all(|piled| piled.pile.len() < self.commit_records)
+        self.positions.is_some() && !self.piles.values().any(|piled| piled.pile.is_full(self.commit_records))
     }
 
     /// How long until the oldest record is to be committed.

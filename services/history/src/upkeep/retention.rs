@@ -5,6 +5,7 @@ use crate::lake::{Committed, LakeError, LakeTable};
 use crate::tables::DATE;
 use chrono::{DateTime, TimeDelta};
 use deltalake::DeltaTable;
+use deltalake::checkpoints::cleanup_metadata;
 use deltalake::kernel::Action;
 use deltalake::operations::vacuum::VacuumMode;
 use deltalake::protocol::DeltaOperation;
@@ -34,7 +35,8 @@ pub(super) async fn forget_before(
     Ok((count, done))
 }
 
-/// Deletes files that no state of the table of the last `after` names. Gives how many.
+/// Deletes files that no state of the table of the last `after` names, and what is too old in its log. Gives how many files
+/// there were.
 pub(super) async fn vacuum(table: &LakeTable, after: Duration) -> Result<usize, LakeError> {
     let failed = |source| table.failed("vacuuming", source);
     let mut opened = DeltaTable::new(Arc::clone(table.log_store()));
@@ -46,6 +48,9 @@ pub(super) async fn vacuum(table: &LakeTable, after: Duration) -> Result<usize, 
         .with_enforce_retention_duration(false)
         .await
         .map_err(failed)?;
+    let mut opened = DeltaTable::new(Arc::clone(table.log_store()));
+    opened.load().await.map_err(failed)?;
+    cleanup_metadata(&opened, None).await.map_err(failed)?;
     Ok(metrics.files_deleted.len())
 }
 

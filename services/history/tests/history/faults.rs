@@ -35,7 +35,8 @@ async fn after_every_kind_of_fault_each_event_stands_once() {
         until("readiness to tell it", || async { !lab.health.report().0 }).await;
         let (is_ready, report) = lab.health.report();
         assert!(!is_ready && report.contains("history-store"), "{fault:?}: {report}");
-        assert!(lab.metric("tidegate_history_commit_failures_total{table=\"events\"}") > 0.0, "{fault:?}");
+        let failures = "tidegate_history_commit_failures_total{table=\"events\"}";
+        until("the metric to tell it", || async { lab.metric(failures) > 0.0 }).await;
         let (events, count) = next(10);
         lab.send(events).await;
         store.set(Fault::None);

@@ -3,11 +3,12 @@
 //! Sessions are not resumed: a resumed one would keep a client's certificate without looking at it again, also after its
 //! authority was exchanged, and connections here live long enough for a handshake not to matter.
 
-use super::{ServerTls, TlsError, read};
+use super::{CertificateTimes, ServerTls, TlsError, read};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -53,6 +54,8 @@ pub struct ReloadingTls {
     /// What the files held, and what was wrong when they were last looked at.
     seen: Mutex<Seen>,
     reloads: Family<ResultLabel, Counter>,
+    /// When the certificate in force ends, in seconds since 1970 UTC; 0: not known.
+    not_after: Gauge,
     failed: Family<FailureLabel, Counter>,
 }
 
@@ -105,19 +108,28 @@ impl ReloadingTls {
     pub fn open(files: &ServerTls, options: TlsOptions) -> Result<Arc<Self>, TlsError> {
         let contents = Contents::read(files)?;
         let config = contents.to_config(files, options)?;
+        let not_after = Gauge::default();
+        not_after.set(contents.not_after_seconds());
         Ok(Arc::new(Self {
             files: files.clone(),
             options,
             current: RwLock::new(Arc::new(config)),
             seen: Mutex::new(Seen { contents, error: None }),
             reloads: Family::default(),
+            not_after,
             failed: Family::default(),
         }))
     }
 
-    /// Registers `tls_reloads` and `tls_handshakes_failed`.
+    /// Registers `tls_reloads`, `tls_handshakes_failed` and `tls_certificate_not_after_seconds`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("tls_reloads", "Certificate files that changed, by result", self.reloads.clone());
+        for result in ["taken", "refused"] {
+            // A counter that appears with its first count tells Prometheus of no increase.
+            drop(self.reloads.get_or_create(&ResultLabel { result }));
+        }
+        let ends = "When the certificate in force ends, since 1970 UTC";
+        registry.register("tls_certificate_not_after_seconds", ends, self.not_after.clone());
         registry.register("tls_handshakes_failed", "TLS handshakes that failed, by reason", self.failed.clone());
     }
 
@@ -157,6 +169,7 @@ impl ReloadingTls {
         match contents.to_config(&self.files, self.options) {
             Ok(config) => {
                 *self.current.write() = Arc::new(config);
+                self.not_after.set(contents.not_after_seconds());
                 *seen = Seen { contents, error: None };
                 self.reloads.get_or_create(&ResultLabel { result: "taken" }).inc();
                 tracing::info!(certificate = %self.files.certificate.display(), "certificates were loaded anew");
@@ -222,6 +235,10 @@ impl Contents {
             key: read("the private key", &files.key)?,
             client_ca: files.client_ca.as_deref().map(|file| read("the clients' authority", file)).transpose()?,
         })
+    }
+
+    fn not_after_seconds(&self) -> i64 {
+        CertificateTimes::of_pem(&self.certificate).map_or(0, |times| times.not_after_ms / 1_000)
     }
 
     fn to_config(&self, files: &ServerTls, options: TlsOptions) -> Result<ServerConfig, TlsError> {

@@ -63,6 +63,10 @@ impl CheckpointMetrics {
             "When the newest checkpoint of a partition was made, in milliseconds since 1970",
             metrics.written_ms.clone(),
         );
+        // A counter that appears with its first count tells Prometheus of no increase.
+        for result in ["written", "failed", "stale"] {
+            drop(metrics.results.get_or_create(&ResultLabel { result }));
+        }
         metrics
     }
 

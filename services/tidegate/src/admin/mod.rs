@@ -5,7 +5,7 @@ mod actions;
 pub mod audit;
 mod bulk;
 pub mod certificate;
-mod connect;
+pub mod connect;
 pub mod edges;
 mod filter;
 pub mod format;

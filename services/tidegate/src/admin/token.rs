@@ -1,21 +1,24 @@
 //! `tidegate token`: makes, lists and revokes tokens in the file that the service watches.
 
 use super::format::{self, now_ms};
+use anyhow::{Error, bail};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tidegate_access::{NewToken, Role, TokenFile, TokenRecord};
+use tidegate_access::{Grant, NewEnrolment, NewToken, Role, TokenFile, TokenRecord};
 
 /// How long a token counts unless something else is said: long enough to plan its exchange, short enough that one that
 /// was forgotten ends.
 const DEFAULT_LIFETIME: &str = "90d";
+/// How long a token for enrolment counts: it is used at once, or the host is not ready.
+const DEFAULT_ENROLMENT_LIFETIME: Duration = Duration::from_hours(1);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum TokenCommand {
     /// Make a token and print it, this once
     #[command(
-        after_help = "Examples:\n  tidegate token create --name jo --role operator > jo.token\n  tidegate token create --name shop --role viewer --domain example.org --domain example.net --expires 30d"
+        after_help = "Examples:\n  tidegate token create --name jo --role operator > jo.token\n  tidegate token create --name shop --role viewer --domain example.org --domain example.net --expires 30d\n  tidegate token create --enrol ams/mx1.example.org --expires 1h | ssh mx1 tidegate-edge enrol --token-file - --control control.example.org:7710 --ca /etc/tidegate/ca.pem"
     )]
     Create(CreateArgs),
     /// List tokens, without their secrets
@@ -29,17 +32,20 @@ pub enum TokenCommand {
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
     /// Who will use it: the name that stands in the audit
-    #[arg(long)]
-    name: String,
+    #[arg(long, required_unless_present = "enrol")]
+    name: Option<String>,
     /// What they may do
-    #[arg(long, value_parser = role)]
-    role: Role,
+    #[arg(long, value_parser = role, required_unless_present = "enrol")]
+    role: Option<Role>,
+    /// Instead: one mail host gets its certificate with it, once (`tidegate-edge enrol`)
+    #[arg(long, value_name = "SITE/NODE", conflicts_with_all = ["name", "role", "domains"])]
+    enrol: Option<String>,
     /// Only about accounts of this domain (again for more); otherwise about all
     #[arg(long = "domain", value_name = "DOMAIN")]
     domains: Vec<String>,
-    /// How long it counts, e.g. 90d, 12h, or never
-    #[arg(long, default_value = DEFAULT_LIFETIME, value_parser = lifetime)]
-    expires: Lifetime,
+    /// How long it counts, e.g. 90d, 12h, or never; 90d unless said, for enrolment 1h
+    #[arg(long, alias = "ttl", value_parser = lifetime)]
+    expires: Option<Lifetime>,
     #[command(flatten)]
     file: FileArgs,
 }
@@ -77,9 +83,25 @@ pub fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let CreateArgs { name, role, domains, expires: Lifetime(lifetime), file: FileArgs { file, json } } = args;
-    let new = NewToken { name, role, domains: (!domains.is_empty()).then_some(domains), lifetime };
-    let (token, record) = TokenFile::create(&file, new, now_ms())?;
+    let CreateArgs { name, role, enrol, domains, expires, file: FileArgs { file, json } } = args;
+    let (token, record) = match (enrol, name, role) {
+        (Some(edge), _, _) => {
+            let lifetime = match expires {
+                Some(Lifetime(None)) => bail!("a token for enrolment has an end: --expires 1h"),
+                Some(Lifetime(Some(lifetime))) => lifetime,
+                None => DEFAULT_ENROLMENT_LIFETIME,
+            };
+            let Some((site, node)) = edge.split_once('/') else { bail!("--enrol {edge}: write SITE/NODE") };
+            let new = NewEnrolment { site: site.to_owned(), node: node.to_owned(), lifetime };
+            TokenFile::create_enrolment(&file, new, now_ms())?
+        }
+        (None, Some(name), Some(role)) => {
+            let Lifetime(lifetime) = expires.map_or_else(|| lifetime(DEFAULT_LIFETIME), Ok).map_err(Error::msg)?;
+            let new = NewToken { name, role, domains: (!domains.is_empty()).then_some(domains), lifetime };
+            TokenFile::create(&file, new, now_ms())?
+        }
+        _ => bail!("--name and --role are needed, or --enrol"),
+    };
     if json {
         let mut value = token_json(&record);
         value["token"] = token.reveal().into();
@@ -93,7 +115,7 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
             "token {} of {} ({}, {}) counts {until}; it is shown this once and not kept in {}",
             record.id,
             record.name,
-            record.role.as_str(),
+            role_text(&record),
             domains_text(&record),
             file.display(),
         );
@@ -117,13 +139,14 @@ fn list(args: &FileArgs) -> anyhow::Result<()> {
     for token in tokens {
         let state = match token.revoked_ms {
             Some(ms) => format!("revoked {}", format::time(ms)),
+            None if token.used_ms.is_some() => "used".to_owned(),
             None if token.is_expired(now_ms()) => "expired".to_owned(),
             None => "valid".to_owned(),
         };
         table.add_row([
             token.id.clone(),
             token.name.clone(),
-            token.role.as_str().to_owned(),
+            role_text(token).to_owned(),
             domains_text(token),
             format::time(token.created_ms),
             token.expires_ms.map_or_else(|| "never".to_owned(), format::time),
@@ -148,17 +171,37 @@ fn token_json(token: &TokenRecord) -> serde_json::Value {
     json!({
         "id": token.id,
         "name": token.name,
-        "role": token.role.as_str(),
-        "domains": token.scope.limited_to(),
+        "role": role_text(token),
+        "domains": match &token.grant {
+            Grant::Person { scope, .. } => scope.limited_to(),
+            Grant::Enrol { .. } => None,
+        },
+        "enrols": match &token.grant {
+            Grant::Person { .. } => None,
+            Grant::Enrol { site, node } => Some(format!("{site}/{node}")),
+        },
         "created": format::time(token.created_ms),
         "expires": token.expires_ms.map(format::time),
         "revoked": token.revoked_ms.map(format::time),
+        "used": token.used_ms.map(format::time),
         "valid": token.is_valid(now_ms()),
     })
 }
 
+/// `enrolment` for one that is no person's.
+fn role_text(token: &TokenRecord) -> &'static str {
+    match &token.grant {
+        Grant::Person { role, .. } => role.as_str(),
+        Grant::Enrol { .. } => "enrolment",
+    }
+}
+
 fn domains_text(token: &TokenRecord) -> String {
-    match token.scope.limited_to() {
+    let scope = match &token.grant {
+        Grant::Person { scope, .. } => scope,
+        Grant::Enrol { site, node } => return format!("{site}/{node}, once"),
+    };
+    match scope.limited_to() {
         None => "all domains".to_owned(),
         Some(domains) => domains.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     }
