@@ -173,7 +173,7 @@ fn serves_as_nobody(buildah: &Buildah, container: &str, command: &[String]) {
     let address = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
     let (control, ops) = (address(), address());
     let text = format!(
-        "[log]\nkind = \"embedded\"\ndirectory = \"/var/lib/tidegate/log\"\n[control]\nlisten = \"{control}\"\n[ops]\nlisten = \"{ops}\"\n"
+        "[log]\nkind = \"embedded\"\ndirectory = \"/var/lib/tidegate/log\"\n[control]\nlisten = \"{control}\"\n[history]\nenabled = false\n[ops]\nlisten = \"{ops}\"\n"
     );
     fs::write(config.path().join("tidegate.toml"), text).unwrap();
     // The folder itself is the user's own alone; others may look.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::error::{Context, Error, Result};
 use crate::golang;
-use crate::parts::part;
+use crate::parts::part_made_with;
 use crate::tools::run;
 
 /// The version of Kubernetes.
@@ -79,9 +79,9 @@ pub struct KubeParts {
 /// # Errors
 /// When Go is missing, the module proxy cannot be reached, or a build fails.
 pub fn fetch() -> Result<KubeParts> {
-    let programs = part(&format!("kube-{KUBERNETES_VERSION}"), |folder| {
+    let programs = part_made_with(&format!("kube-{KUBERNETES_VERSION}"), golang::program, |folder, go| {
         let work = folder.join("build");
-        let go = golang::program()?;
+        fs::create_dir_all(&work).context(|| format!("making {}", work.display()))?;
         build_etcd(&go, &work.join("etcd"), folder)?;
         build_kubernetes(&go, &work.join("kubernetes"), folder)?;
         run(self::go(&go, &work)
@@ -90,8 +90,7 @@ pub fn fetch() -> Result<KubeParts> {
             .env("GOBIN", folder))?;
         fs::remove_dir_all(&work).context(|| format!("removing {}", work.display()))
     })?;
-    let definitions = part("kube-definitions-1", |folder| {
-        let go = golang::program()?;
+    let definitions = part_made_with("kube-definitions-1", golang::program, |folder, go| {
         for (module, files) in DEFINITIONS {
             let fetched = golang::module_folder(&mut self::go(&go, folder), module)?;
             for file in files {
@@ -101,8 +100,7 @@ pub fn fetch() -> Result<KubeParts> {
         }
         Ok(())
     })?;
-    let stages = part(&format!("kwok-stages-{KWOK_VERSION}"), |folder| {
-        let go = golang::program()?;
+    let stages = part_made_with(&format!("kwok-stages-{KWOK_VERSION}"), golang::program, |folder, go| {
         let fetched = golang::module_folder(&mut self::go(&go, folder), &format!("sigs.k8s.io/kwok@{KWOK_VERSION}"))?;
         for file in STAGES.iter().chain(&[STORAGE_CLASS]) {
             let (from, name) = (fetched.join("kustomize/stage").join(file), Path::new(file).file_name());

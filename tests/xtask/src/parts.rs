@@ -33,6 +33,24 @@ pub fn part(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
     Ok(folder)
 }
 
+/// The same for a part that is fetched with the help of another one, which `helper` brings: only when it is needed, and
+/// before it is this part's turn.
+///
+/// # Errors
+/// When `helper` or `fetch` fails, or a folder cannot be made.
+pub fn part_made_with<T>(
+    name: &str,
+    helper: impl FnOnce() -> Result<T>,
+    fetch: impl FnOnce(&Path, T) -> Result<()>,
+) -> Result<PathBuf> {
+    let folder = parts_dir().join(name);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let helper = helper()?;
+    part(name, |folder| fetch(folder, helper))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +71,23 @@ mod tests {
         assert!(folder.join("whole").is_file() && !folder.join("half").exists());
         assert_eq!(part(&name, |_| Err(Error::new("fetched twice"))).unwrap(), folder);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_part_may_need_another_one() {
+        let [outer, inner] = ["outer", "inner"].map(|name| format!("{name}-{}", std::process::id()));
+        let made = part_made_with(
+            &outer,
+            || part(&inner, |_| Ok(())),
+            |_, helper| {
+                assert!(helper.ends_with(&inner));
+                Ok(())
+            },
+        );
+        let again = part_made_with(&outer, || Err::<(), _>(Error::new("needed twice")), |_, ()| Ok(()));
+        assert_eq!(made.unwrap(), again.unwrap());
+        for name in [outer, inner] {
+            fs::remove_dir_all(parts_dir().join(name)).unwrap();
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Context, Error, Result};
 use crate::golang;
-use crate::parts::part;
+use crate::parts::{part, part_made_with};
 use crate::paths::{parts_dir, workspace_root};
 
 /// The newest version that Debian 12's Go 1.19 builds.
@@ -125,8 +125,8 @@ pub fn buf() -> Result<PathBuf> {
 /// # Errors
 /// When Go is missing or the build fails.
 pub fn helm() -> Result<PathBuf> {
-    let folder = part(&format!("helm-{HELM_VERSION}"), |folder| {
-        run(Command::new(golang::program()?)
+    let folder = part_made_with(&format!("helm-{HELM_VERSION}"), golang::program, |folder, go| {
+        run(Command::new(go)
             .args(["install", "-trimpath", "-ldflags=-s -w"])
             .arg(format!("helm.sh/helm/v4/cmd/helm@{HELM_VERSION}"))
             .env("GOBIN", folder)
