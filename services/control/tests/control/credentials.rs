@@ -346,6 +346,6 @@ async fn an_address_that_others_reach_is_not_served_unsecured() {
         let log: Arc<dyn tidegate_bus::Bus> = bus.clone();
         let mut registry = prometheus_client::registry::Registry::default();
         let error = Service::bind(config, log, &mut registry, Health::new(), access).await.err().unwrap();
-        assert!(matches!(error, ControlError::Unsecured { .. }), "{error}");
+        assert!(matches!(error, ControlError::Door(tidegate_gate::DoorError::Unsecured { .. })), "{error}");
     }
 }

@@ -124,7 +124,7 @@ async fn an_address_that_is_taken_is_named() {
     let log: Arc<dyn Bus> = control.bus.clone();
     let config = ControlConfig { listen, ..ControlConfig::default() };
     let error = Service::bind(config, log, &mut registry, Health::new(), Access::off()).await.err().unwrap();
-    assert!(matches!(error, ControlError::Listen { .. }));
+    assert!(matches!(error, ControlError::Door(tidegate_gate::DoorError::Listen { .. })));
     assert!(error.to_string().contains(&listen.to_string()), "{error}");
 }
 
