@@ -21,6 +21,15 @@ fn the_demo_locks_the_hijacked_account_at_three_sites_and_nobody_else() {
     assert!(edges.iter().all(|edge| edge["first_refusal_ms"].is_number()), "{report}");
     assert_eq!(report["ordinary_refused"], 0, "{report}");
     assert!(report["unlocked_ms"].is_number() && report["slipped_through"].is_u64(), "{report}");
+    // What an analyst asks afterwards is answered from the history of the run.
+    let answer = &report["history"];
+    let rows = answer["rows"].as_array().unwrap();
+    let messages = |account: &str| {
+        let of_it = rows.iter().filter(|row| row["account"] == account);
+        of_it.map(|row| row["messages"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert!(answer["sql"].as_str().unwrap().starts_with("SELECT "), "{report}");
+    assert!(messages("erin.hughes@example.org") >= 30 && messages("clara.2@mail.example") == 2, "{report}");
     let counted = report["events"].as_u64().unwrap();
     assert!(counted >= 100, "{report}");
 }

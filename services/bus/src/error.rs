@@ -1,6 +1,7 @@
 //! Why the log did not do what was asked.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::path::PathBuf;
 use tidegate_journal::JournalError;
 use tonic::Code;
 
@@ -55,6 +56,17 @@ pub enum BusError {
         /// What it said.
         status: Box<tonic::Status>,
     },
+    /// The file with a property of the connection to Kafka cannot be read.
+    #[error("cannot read the property {name} from {}", path.display())]
+    PropertyFile {
+        /// The property.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The log was closed.
     #[error("the log was closed while {doing}")]
     Closed {
@@ -102,6 +114,7 @@ impl BusError {
             ),
             Self::Fenced { .. }
             | Self::Topic { .. }
+            | Self::PropertyFile { .. }
             | Self::Message { .. }
             | Self::Closed { .. }
             | Self::Endpoint { .. } => false,

@@ -7,6 +7,7 @@
 mod appender;
 mod config;
 mod context;
+mod examination;
 mod membership;
 mod owner;
 mod reader;
@@ -16,6 +17,7 @@ mod topics;
 mod transactions;
 
 pub use config::KafkaConfig;
+pub use examination::{ExaminedTopic, TopicsExamined, examine_topics};
 pub use stats::KafkaStats;
 
 use crate::limits::{check, check_partition};
@@ -43,7 +45,7 @@ impl KafkaBus {
     /// # Errors
     /// When Kafka does not answer within `request_timeout_ms`, refuses, or has a topic that is not as it must be.
     pub async fn connect(config: KafkaConfig) -> Result<Arc<Self>, BusError> {
-        let shared = Arc::new(Shared::new(config)?);
+        let shared = Arc::new(Shared::new(config.with_property_files()?)?);
         topics::prepare(&shared).await?;
         let appender = Appender::new(shared.clone())?;
         appender.warm_up().await?;

@@ -40,6 +40,12 @@ struct ConfigArguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "TIDEGATE_EDGE_CONFIG", default_value = "/etc/tidegate/edge.toml")]
     config: PathBuf,
+    /// Name of this mail host, over the one in the configuration; e.g. a pod's
+    #[arg(long, env = "TIDEGATE_EDGE_NODE")]
+    node: Option<String>,
+    /// Its site, over the one in the configuration
+    #[arg(long, env = "TIDEGATE_EDGE_SITE")]
+    site: Option<String>,
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr)] // What a person at a terminal asked for.
@@ -48,8 +54,15 @@ fn main() -> ExitCode {
     if let Some(Command::Enrol(enrol)) = arguments.command {
         return enrol_command::run(enrol);
     }
-    let file = arguments.config.config;
-    let config: EdgeConfig = match config::load(&file) {
+    let ConfigArguments { config: file, node, site } = arguments.config;
+    let loaded = config::load_adjusted(&file, |config: &mut EdgeConfig| {
+        for (given, place) in [(&node, &mut config.node), (&site, &mut config.site)] {
+            if let Some(given) = given {
+                place.clone_from(given);
+            }
+        }
+    });
+    let config = match loaded {
         Ok(config) => config,
         Err(error) => {
             eprintln!("tidegate-edge: {:#}", anyhow::Error::new(error));

@@ -193,7 +193,7 @@ impl HandshakeAudit {
 }
 
 /// A name and a password, as tools for databases ask for them, mean the token that stands for the password.
-fn as_bearer(authorization: &str) -> Cow<'_, str> {
+pub fn as_bearer(authorization: &str) -> Cow<'_, str> {
     let token = authorization.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("basic"));
     let decoded = token.and_then(|(_, encoded)| BASE64_STANDARD.decode(encoded.trim()).ok());
     let text = decoded.and_then(|octets| String::from_utf8(octets).ok());

@@ -18,7 +18,7 @@ pub use audit::{Audit, new_id};
 pub use caller::Caller;
 pub use clock::now_ms;
 pub use door::{Door, DoorBounds, DoorError};
-pub use gate::{Gate, Gated};
+pub use gate::{Gate, Gated, as_bearer};
 pub use listener::Peer;
 pub use metrics::GateMetrics;
 pub use standing::Standing;

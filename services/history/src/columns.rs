@@ -52,7 +52,7 @@ pub struct Rows {
     schema: SchemaRef,
     builders: Vec<Builder>,
     at: usize,
-    rows: usize,
+    complete: usize,
 }
 
 enum Builder {
@@ -121,17 +121,17 @@ impl Rows {
     pub fn new(columns: &'static [Column], schema: SchemaRef) -> Self {
         let builders =
             columns.iter().zip(schema.fields()).map(|(column, field)| Builder::new(column.kind, field)).collect();
-        Self { columns, schema, builders, at: 0, rows: 0 }
+        Self { columns, schema, builders, at: 0, complete: 0 }
     }
 
     /// Rows that are complete.
     pub fn len(&self) -> usize {
-        self.rows
+        self.complete
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.complete == 0
     }
 
     fn next(&mut self) -> &mut Builder {
@@ -242,7 +242,7 @@ impl Rows {
     pub fn end(&mut self) {
         debug_assert_eq!(self.at, self.columns.len(), "a row has as many values as there are columns");
         self.at = 0;
-        self.rows += 1;
+        self.complete += 1;
     }
 
     /// All rows so far, as they came; there are none afterwards.
@@ -250,7 +250,7 @@ impl Rows {
     /// # Errors
     /// When the columns do not fit the schema, or hold more than Arrow can address.
     pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
-        self.rows = 0;
+        self.complete = 0;
         let columns = self.builders.iter_mut().map(Builder::finish).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }

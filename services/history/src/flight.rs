@@ -1,5 +1,6 @@
 //! Arrow Flight SQL over the history, read-only.
 
+mod abilities;
 mod asked;
 mod erasing;
 mod handle;

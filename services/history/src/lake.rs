@@ -184,14 +184,13 @@ impl LakeTable {
                 ("delta.dataSkippingStatsColumns", Some(&table.indexed().join(","))),
             ])
             .await;
-        let mut opened = match opened {
-            Ok(opened) => opened,
+        let mut opened = if let Ok(opened) = opened {
+            opened
+        } else {
             // Another replica made it at the same moment.
-            Err(_) => {
-                let mut opened = DeltaTable::new(Arc::clone(&log_store));
-                opened.load().await.map_err(failed)?;
-                opened
-            }
+            let mut opened = DeltaTable::new(Arc::clone(&log_store));
+            opened.load().await.map_err(failed)?;
+            opened
         };
         let missing = missing_columns(table, &opened)?;
         if !missing.is_empty() {

@@ -8,6 +8,7 @@ mod config;
 mod files;
 mod fill;
 mod flight;
+mod hex;
 mod lake;
 mod metrics;
 mod query;

@@ -4,6 +4,7 @@ mod catalog;
 mod engine;
 mod error;
 mod functions;
+mod interrupt;
 mod placeholders;
 mod plain;
 mod running;

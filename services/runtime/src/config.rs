@@ -61,6 +61,18 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
     parse(path, &read(path)?)
 }
 
+/// Reads the configuration in `path`, lets `adjust` put in what comes from elsewhere, e.g. the environment, and checks it.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_adjusted<T: DeserializeOwned + Validate>(
+    path: &Path,
+    adjust: impl FnOnce(&mut T),
+) -> Result<T, ConfigError> {
+    let (config, problems) = parse_adjusted(path, &read(path)?, adjust)?;
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), problems }) }
+}
+
 /// Reads the configuration in `path` and gives it with its problems, for one who checks more than the values.
 ///
 /// # Errors
@@ -79,8 +91,17 @@ pub fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<
 }
 
 fn parse_with_problems<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<(T, Problems), ConfigError> {
-    let config: T = toml::from_str(text)
+    parse_adjusted(path, text, |_| {})
+}
+
+fn parse_adjusted<T: DeserializeOwned + Validate>(
+    path: &Path,
+    text: &str,
+    adjust: impl FnOnce(&mut T),
+) -> Result<(T, Problems), ConfigError> {
+    let mut config: T = toml::from_str(text)
         .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    adjust(&mut config);
     let mut problems = Problems::default();
     config.validate("", &mut problems);
     Ok((config, problems))
@@ -188,6 +209,17 @@ mod tests {
     fn an_unknown_key_is_told_with_its_line() {
         let text = error("name = 'a'\nport_count = 1\nprot_count = 2\n");
         assert!(text.contains("line 3") && text.contains("unknown field `prot_count`"), "{text}");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_checked_too() {
+        let adjusted = |name: &str| {
+            let path = Path::new("sample.toml");
+            parse_adjusted::<Sample>(path, "name = 'a'\nport_count = 1\n", |sample| name.clone_into(&mut sample.name))
+        };
+        let (sample, problems) = adjusted("b").unwrap();
+        assert!(sample.name == "b" && problems.is_empty());
+        assert_eq!(adjusted("").unwrap().1.to_string(), "  name: must be set");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{admin, bench, demo, serve};
+use crate::{admin, bench, demo, history, serve, sql};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,8 +33,9 @@ enum Command {
     #[command(after_help = "Example:\n  tidegate notifier --config /etc/tidegate/tidegate.toml")]
     Notifier(ServiceArgs),
     /// Run a history service: tables of all events and decisions, and SQL over them
-    #[command(after_help = "Example:\n  tidegate history --config /etc/tidegate/tidegate.toml")]
-    History(ServiceArgs),
+    History(history::HistoryArgs),
+    /// Ask the history in SQL, in one statement or in a shell
+    Sql(sql::SqlArgs),
     /// Show and try what people are told, and list what could not be delivered
     #[command(subcommand)]
     Notify(admin::notify::NotifyCommand),
@@ -61,6 +62,9 @@ enum Command {
     /// Tell who you are to control, and what you may do
     #[command(name = "whoami", after_help = "Example:\n  tidegate whoami")]
     WhoAmI(admin::overview::WhoAmIArgs),
+    /// Look at Kafka's topics, or make them, before services run on them
+    #[command(subcommand)]
+    Topics(admin::topics::TopicsCommand),
     /// Make, list and revoke tokens, on the machine where control runs
     #[command(subcommand)]
     Token(admin::token::TokenCommand),
@@ -121,13 +125,15 @@ async fn run_async(command: Command) -> anyhow::Result<ExitCode> {
         Command::Stream(args) => serve::run(&args, serve::Parts::STREAM).await,
         Command::Control(args) => serve::run(&args, serve::Parts::CONTROL).await,
         Command::Notifier(args) => serve::run(&args, serve::Parts::NOTIFIER).await,
-        Command::History(args) => serve::run(&args, serve::Parts::HISTORY).await,
+        Command::History(args) => history::run(args).await,
+        Command::Sql(args) => sql::run(args).await,
         Command::Notify(command) => admin::notify::run(command).await,
         Command::Accounts(command) => admin::accounts::run(command).await,
         Command::Edges(args) => admin::edges::run(args).await,
         Command::Rules(command) => admin::rules::run(command).await,
         Command::Audit(command) => admin::audit::run(command).await,
         Command::Settings(command) => admin::settings::run(command).await,
+        Command::Topics(command) => admin::topics::run(command).await,
         Command::Overview(args) => admin::overview::overview(args).await,
         Command::WhoAmI(args) => admin::overview::who_am_i(args).await,
         // Done without a runtime.

@@ -9,7 +9,9 @@ mod bench;
 mod cli;
 mod config;
 mod demo;
+mod history;
 mod serve;
+mod sql;
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -59,6 +59,7 @@ pub const SERVER: Target = Target {
         "[log]\n",
         "[stream]\n",
         "[control]\n",
+        "[history]\n",
         "[ops]\n",
         "kind = \"kafka\"\n",
         "kind = \"embedded\"\n",

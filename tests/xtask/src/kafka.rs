@@ -62,7 +62,16 @@ pub(crate) struct Node {
     /// All nodes and the ports on which they vote, its own too.
     pub voters: Vec<(u16, u16)>,
     pub doors: Vec<Door>,
+    pub login: Option<Login>,
     pub heap_mb: u16,
+}
+
+/// A further listener, for those who log in.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    port: u16,
+    user: String,
+    password: String,
 }
 
 /// A further listener.
@@ -99,6 +108,16 @@ impl KafkaRig {
         let door = |&advertised: &u16| Ok(Door { port: free_port()?, advertised });
         let doors = advertised.iter().map(door).collect::<Result<_>>()?;
         Self::start_node(dir, Node::alone(free_port()?, doors)?)
+    }
+
+    /// The same with one further listener, at [`bootstrap_for_login`](Self::bootstrap_for_login), for this user, who logs
+    /// in with SASL's mechanism PLAIN.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or does not start.
+    pub fn start_with_login(dir: &Path, user: &str, password: &str) -> Result<Self> {
+        let login = Login { port: free_port()?, user: user.to_owned(), password: password.to_owned() };
+        Self::start_node(dir, Node { login: Some(login), ..Node::alone(free_port()?, Vec::new())? })
     }
 
     fn start_node(dir: &Path, node: Node) -> Result<Self> {
@@ -154,6 +173,11 @@ impl KafkaRig {
     /// The address for clients, `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.node.port)
+    }
+
+    /// The address for clients that log in, see [`start_with_login`](Self::start_with_login).
+    pub fn bootstrap_for_login(&self) -> Option<String> {
+        self.node.login.as_ref().map(|login| format!("127.0.0.1:{}", login.port))
     }
 
     /// Where the further listener number `index` is, see [`start_behind`](Self::start_behind).
@@ -232,7 +256,7 @@ fn format_storage(jars: &Path, dir: &Path, properties: &Path) -> Result<()> {
 impl Node {
     /// A cluster of one.
     fn alone(port: u16, doors: Vec<Door>) -> Result<Self> {
-        Ok(Self { id: 1, port, voters: vec![(1, free_port()?)], doors, heap_mb: ALONE_HEAP_MB })
+        Ok(Self { id: 1, port, voters: vec![(1, free_port()?)], doors, login: None, heap_mb: ALONE_HEAP_MB })
     }
 
     fn controller_port(&self) -> u16 {
@@ -243,7 +267,7 @@ impl Node {
 /// As many replicas as there are nodes, one of which may be away; few internal partitions and no waiting for more group
 /// members; a node that is gone is missed soon; topics are never made by accident.
 fn server_properties(dir: &Path, node: &Node) -> String {
-    let Node { id, port, voters, doors, .. } = node;
+    let Node { id, port, voters, doors, login, .. } = node;
     let (replicas, controller_port) = (voters.len(), node.controller_port());
     let in_sync = replicas.saturating_sub(1).max(1);
     // A node alone has nobody who could stand in for it, and may be slow.
@@ -256,16 +280,24 @@ fn server_properties(dir: &Path, node: &Node) -> String {
     let listeners = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.port));
     let advertised = each(|index, door| format!(",DOOR{index}://127.0.0.1:{}", door.advertised));
     let protocols = each(|index, _| format!(",DOOR{index}:PLAINTEXT"));
+    let (login, login_protocol, login_users) =
+        login.as_ref().map_or_else(Default::default, |Login { port, user, password }| {
+            let users = format!(
+                "listener.name.login.sasl.enabled.mechanisms=PLAIN\nlistener.name.login.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";\n"
+            );
+            (format!(",LOGIN://127.0.0.1:{port}"), ",LOGIN:SASL_PLAINTEXT", users)
+        });
     format!(
         "process.roles=broker,controller
 node.id={id}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}{login}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}{login}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
-log.dirs={}/data
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}{login_protocol}
+{login_users}log.dirs={}/data
 auto.create.topics.enable=false
 default.replication.factor={replicas}
 offsets.topic.replication.factor={replicas}

@@ -17,7 +17,8 @@ const HEAP_MB: u16 = 384;
 pub fn start(dir: &Path, nodes: u16) -> Result<Vec<KafkaRig>> {
     let voters = (1..=nodes).map(|id| Ok((id, free_port()?))).collect::<Result<Vec<_>>>()?;
     let launch = |id| {
-        let node = Node { id, port: free_port()?, voters: voters.clone(), doors: Vec::new(), heap_mb: HEAP_MB };
+        let node =
+            Node { id, port: free_port()?, voters: voters.clone(), doors: Vec::new(), login: None, heap_mb: HEAP_MB };
         KafkaRig::launch(&dir.join(format!("node-{id}")), node)
     };
     let mut nodes = (1..=nodes).map(launch).collect::<Result<Vec<_>>>()?;

@@ -25,12 +25,14 @@ Usage: cargo xtask COMMAND
                            kills processes at random moments, on each kind of log so long (1) and each kind of process
                            so often (20) at least, and asks an oracle; --network: with cuts, resets and delays, too
   outage [--seconds N]     stops Kafka and control for so long (75) under traffic, and compares what was counted
+  spark                    Spark and DuckDB read the history's tables, also after compaction and an erasure (900 MB)
   fuzz [--inputs N] [--seed N] [TARGET...]
                            gives each target, or these, so many inputs (1000000), led by what code they reach
   bench [ARGUMENT...]      a release build, a Kafka, and `tidegate bench` on both kinds of log (--quick, --json, --help)
+  kube                     the Helm chart on a real Kubernetes control plane: installed, upgraded, refused, rolled back
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
   deb [--out DIR]          a release build, and Debian packages of both programs (in the target folder, or DIR)
-  setup [--for PURPOSE]    installs what is missing for: demo, test (default), bench, kafka, postfix, lint, deb
+  setup [--for PURPOSE]    installs what is missing for: demo, test (default), bench, kafka, postfix, lint, deb, kube
 
   kafka up [--port N]      an Apache Kafka on 127.0.0.1 (port 9092), its data in the target folder
   kafka down               stops it; its data stays
@@ -56,11 +58,13 @@ fn main() -> ExitCode {
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
         Some("outage") => outage(arguments, &progress),
+        Some("spark") => arguments.finish().and_then(|()| pipeline::spark(&progress)),
         Some("fuzz") => fuzz(arguments, &progress),
         Some("bench") => pipeline::bench(arguments.rest(), &progress),
         Some("lint") => arguments.finish().and_then(|()| pipeline::lint(&progress)),
         Some("deb") => deb(arguments, &progress),
         Some("setup") => set_up(arguments, &progress),
+        Some("kube") => arguments.finish().and_then(|()| pipeline::kube(&progress)),
         Some("kafka") => developer::kafka(arguments, &progress),
         Some("postfix") => developer::postfix(arguments, &progress),
         Some("sink") => developer::sink(arguments),

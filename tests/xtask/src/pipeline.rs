@@ -135,6 +135,30 @@ pub fn outage(seconds: u64, progress: &Progress) -> Result<ExitCode> {
     Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
 }
 
+/// Installs, upgrades and rolls the Helm chart back on a real Kubernetes control plane.
+pub fn kube(progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Kube, progress)?;
+    progress.step("building the control plane, unless it is here (a quarter of an hour the first time)");
+    setup::fetch_parts(Purpose::Kube)?;
+    progress.step("installing, upgrading and rolling back the chart");
+    let mut test = long_test("kubernetes");
+    test.env("TIDEGATE_KUBE", "1");
+    Ok(failure(&mut test)?.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Runs the test with the large engines, which are fetched when they are not here.
+pub fn spark(progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::Test, progress)?;
+    progress.step("fetching Spark and DuckDB, unless they are here (900 MB)");
+    tools::python_with_spark()?;
+    progress.step("building (some minutes the first time)");
+    if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
+        return Ok(failed);
+    }
+    progress.step("reading the history's tables with them");
+    Ok(failure(&mut long_test("spark"))?.unwrap_or(ExitCode::SUCCESS))
+}
+
 fn build_for_tests(progress: &Progress) -> Result<()> {
     setup::install_missing(Purpose::Test, progress)?;
     setup::fetch_parts(Purpose::Test)?;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::error::{Context, Error, Result};
 use crate::paths::{find_program, target_dir};
 use crate::progress::Progress;
-use crate::{kafka, tools};
+use crate::{kafka, kube_parts, tools};
 
 /// What the machine is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +29,13 @@ pub enum Purpose {
     Lint,
     /// Debian packages.
     Deb,
+    /// The chart on a Kubernetes control plane.
+    Kube,
 }
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 7] = [
+    pub const NAMES: [(&'static str, Self); 8] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
         ("bench", Self::Bench),
@@ -41,6 +43,7 @@ impl Purpose {
         ("postfix", Self::Postfix),
         ("lint", Self::Lint),
         ("deb", Self::Deb),
+        ("kube", Self::Kube),
     ];
 }
 
@@ -96,15 +99,18 @@ const DEPLOY: [Need; 4] = [
 /// Finds out which packages a program's libraries are in.
 const SHLIBDEPS: Need = program("dpkg-shlibdeps", "dpkg-dev");
 
-/// rspamd as a filter before the edge, Go for `grpcurl` and a client in Go, Python with room for gRPC for a client in
-/// Python, Chromium for the console, npm for axe-core, and strace to kill a journal's owner between two system calls.
-const TEST: [Need; 8] = [
+/// rspamd as a filter before the edge, Go for `grpcurl`, Helm and a client in Go, Python with room for clients in Python and
+/// Kubernetes' schemas, a Java compiler for a client in Java, buildah for container images, Chromium for the console, npm
+/// for axe-core, and strace to kill a journal's owner between two system calls.
+const TEST: [Need; 10] = [
     program("rspamd", "rspamd"),
+    program("buildah", "buildah"),
     program("go", "golang-go"),
     program("strace", "strace"),
     program("chromium", "chromium"),
     program("chromedriver", "chromium-driver"),
     program("npm", "npm"),
+    program("javac", "default-jdk-headless"),
     program("python3", "python3"),
     Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" },
 ];
@@ -112,6 +118,9 @@ const TEST: [Need; 8] = [
 /// Python with room for `buf`, which comes from PyPI.
 const LINT: [Need; 2] =
     [program("python3", "python3"), Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" }];
+
+/// Go for the control plane and Helm, and OpenSSL for the key that signs its service accounts' tokens.
+const KUBE: [Need; 2] = [program("go", "golang-go"), program("openssl", "openssl")];
 
 fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
@@ -122,6 +131,7 @@ fn needs(purpose: Purpose) -> Vec<Need> {
         Purpose::Postfix => POSTFIX.to_vec(),
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
         Purpose::Deb => [&BUILD[..], &[SHLIBDEPS]].concat(),
+        Purpose::Kube => [&BUILD[..], &LINT, &KUBE].concat(),
     }
 }
 
@@ -191,6 +201,15 @@ pub fn fetch_parts(purpose: Purpose) -> Result<()> {
     if purpose == Purpose::Test {
         tools::grpcurl()?;
         tools::axe()?;
+        tools::helm()?;
+        tools::python_with_kubernetes_schemas()?;
+        tools::python_of_analysts()?;
+        tools::flight_sql_jdbc()?;
+    }
+    if purpose == Purpose::Kube {
+        tools::helm()?;
+        tools::python_with_kubernetes_schemas()?;
+        kube_parts::fetch()?;
     }
     if purpose == Purpose::Lint {
         tools::buf()?;

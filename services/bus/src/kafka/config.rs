@@ -2,10 +2,11 @@
 
 use crate::embedded::{check_ages, default_age_s};
 use crate::limits::MESSAGE_MAX_BYTES;
-use crate::{Kept, Topic};
+use crate::{BusError, Kept, Topic};
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_runtime::{Problems, Validate};
 
@@ -48,6 +49,9 @@ const MAX_PREFIX_OCTETS: usize = 200;
 /// [bus.properties]
 /// "security.protocol" = "ssl"
 /// "ssl.ca.location" = "/etc/tidegate/kafka-ca.pem"
+///
+/// [bus.property_files]
+/// "sasl.password" = "/etc/tidegate/kafka-password"
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,6 +80,9 @@ pub struct KafkaConfig {
     pub request_timeout_ms: u32,
     /// Further properties of librdkafka, such as `security.protocol` and `sasl.mechanism`, for all clients.
     pub properties: BTreeMap<String, String>,
+    /// Properties whose values are the texts of files, such as `sasl.password`; the end of the line is cut off. They are
+    /// read when a connection is made.
+    pub property_files: BTreeMap<String, PathBuf>,
 }
 
 impl Default for KafkaConfig {
@@ -92,6 +99,7 @@ impl Default for KafkaConfig {
             audit_max_age_s: default_age_s(Topic::Audit),
             request_timeout_ms: 15_000,
             properties: BTreeMap::new(),
+            property_files: BTreeMap::new(),
         }
     }
 }
@@ -105,6 +113,17 @@ impl KafkaConfig {
     /// The name of a consumer group, e.g. `tidegate-stream`.
     pub fn group_id(&self, group: &str) -> String {
         format!("{}-{group}", self.topic_prefix)
+    }
+
+    /// The same with what the property files hold now among the properties.
+    pub(crate) fn with_property_files(mut self) -> Result<Self, BusError> {
+        for (name, path) in std::mem::take(&mut self.property_files) {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => self.properties.insert(name, text.trim_end_matches(['\r', '\n']).to_owned()),
+                Err(source) => return Err(BusError::PropertyFile { name, path, source }),
+            };
+        }
+        Ok(self)
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -243,13 +262,29 @@ impl Validate for KafkaConfig {
         for name in self.properties.keys().filter(|name| RESERVED.contains(&name.as_str())) {
             problems.add(&below, name, "may not be set: what is promised rests on it");
         }
+        let files = tidegate_runtime::config::key(path, "property_files");
+        for name in self.property_files.keys() {
+            if RESERVED.contains(&name.as_str()) {
+                problems.add(&files, name, "may not be set: what is promised rests on it");
+            } else if self.properties.contains_key(name) {
+                problems.add(&files, name, "is among the properties, too; allowed: one of them");
+            }
+        }
         if let Some(bytes) = self.properties.get("message.max.bytes")
             && bytes.parse::<usize>().is_ok_and(|bytes| bytes < MESSAGE_MAX_BYTES + 1_024)
         {
             problems.add(&below, "message.max.bytes", format!("must be over {}", MESSAGE_MAX_BYTES + 1_024));
         }
-        if let Err(error) = self.client().create_native_config() {
-            problems.add(path, "properties", format!("librdkafka does not take them: {error}"));
+        match self.clone().with_property_files() {
+            Ok(whole) => {
+                if let Err(error) = whole.client().create_native_config() {
+                    problems.add(path, "properties", format!("librdkafka does not take them: {error}"));
+                }
+            }
+            Err(BusError::PropertyFile { name, path: file, source }) => {
+                problems.add(&files, &name, format!("cannot read {}: {source}", file.display()));
+            }
+            Err(error) => problems.add(path, "property_files", error.to_string()),
         }
     }
 }
@@ -310,6 +345,23 @@ mod tests {
         assert_eq!(in_sync(Some(5), Some(3)), (Some(3), 0));
         assert_eq!(in_sync(Some(3), Some(4)).1, 1);
         assert_eq!(in_sync(None, Some(0)).1, 1);
+    }
+
+    #[test]
+    fn properties_come_from_files_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        let property_files = BTreeMap::from([("sasl.password".to_owned(), file.clone())]);
+        let config = KafkaConfig { property_files, ..KafkaConfig::default() };
+        let told = problems(&config);
+        assert!(told[0].starts_with("bus.property_files.sasl.password: cannot read "), "{told:?}");
+        std::fs::write(&file, "se cret\n").unwrap();
+        assert_eq!(problems(&config), [""; 0]);
+        let client = config.clone().with_property_files().unwrap().appender();
+        assert_eq!(client.get("sasl.password"), Some("se cret"));
+        let twice = KafkaConfig { properties: BTreeMap::from([("sasl.password".into(), "x".into())]), ..config };
+        let told = problems(&twice);
+        assert_eq!(told, ["bus.property_files.sasl.password: is among the properties, too; allowed: one of them"]);
     }
 
     #[test]

@@ -15,19 +15,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A topic as the brokers know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
-    partitions: usize,
-    replicas: usize,
+pub(super) struct Found {
+    pub(super) partitions: usize,
+    pub(super) replicas: usize,
     all_led: bool,
 }
 
+pub(super) type Admin = AdminClient<super::context::Context>;
+
 /// Makes what is missing, if that is allowed, and checks all of them.
 pub(crate) async fn prepare(shared: &Shared) -> Result<(), BusError> {
-    let admin: AdminClient<_> = shared
-        .config
-        .client()
-        .create_with_context(shared.context())
-        .map_err(|source| failed("making a client that manages topics", source))?;
+    let admin = admin(shared)?;
     let found = find(shared).await?;
     let missing: Vec<Topic> = Topic::ALL.into_iter().filter(|topic| !found.contains_key(topic)).collect();
     if !missing.is_empty() {
@@ -40,7 +38,12 @@ pub(crate) async fn prepare(shared: &Shared) -> Result<(), BusError> {
     check_policies(shared, &admin, &found).await
 }
 
-async fn find(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
+pub(super) fn admin(shared: &Shared) -> Result<Admin, BusError> {
+    let client = shared.config.client().create_with_context(shared.context());
+    client.map_err(|source| failed("making a client that manages topics", source))
+}
+
+pub(super) async fn find(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
     // All topics are asked for, since asking for one by name can make it, with whatever settings the brokers have.
     let metadata = shared.metadata("asking for the topics", |client, timeout| client.fetch_metadata(None, timeout));
     let metadata = metadata.await?;
@@ -57,11 +60,7 @@ async fn find(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
     Ok(found)
 }
 
-async fn create(
-    shared: &Shared,
-    admin: &AdminClient<super::context::Context>,
-    missing: &[Topic],
-) -> Result<(), BusError> {
+pub(super) async fn create(shared: &Shared, admin: &Admin, missing: &[Topic]) -> Result<(), BusError> {
     let ages: Vec<Option<String>> =
         missing.iter().map(|topic| shared.config.max_age_ms(*topic).map(|age_ms| age_ms.to_string())).collect();
     // -1: as the brokers say.
@@ -111,7 +110,7 @@ async fn create(
 }
 
 /// Waits until every topic is known with all its partitions, and each has a leader. Refuses another number of them.
-async fn wait_until_led(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
+pub(super) async fn wait_until_led(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusError> {
     let began = Instant::now();
     loop {
         let found = find(shared).await?;
@@ -134,11 +133,7 @@ async fn wait_until_led(shared: &Shared) -> Result<BTreeMap<Topic, Found>, BusEr
     }
 }
 
-async fn check_policies(
-    shared: &Shared,
-    admin: &AdminClient<super::context::Context>,
-    found: &BTreeMap<Topic, Found>,
-) -> Result<(), BusError> {
+async fn check_policies(shared: &Shared, admin: &Admin, found: &BTreeMap<Topic, Found>) -> Result<(), BusError> {
     let names = Topic::ALL.map(|topic| ResourceSpecifier::Topic(shared.name(topic)));
     let options = AdminOptions::new().request_timeout(Some(shared.timeout()));
     let described = admin
@@ -170,7 +165,7 @@ async fn check_policies(
     Ok(())
 }
 
-fn check_policy(name: &str, kept: Kept, policy: Option<&str>) -> Result<(), BusError> {
+pub(super) fn check_policy(name: &str, kept: Kept, policy: Option<&str>) -> Result<(), BusError> {
     let wanted = match kept {
         Kept::Delete { .. } => "delete",
         Kept::Compact => "compact",
@@ -181,11 +176,11 @@ fn check_policy(name: &str, kept: Kept, policy: Option<&str>) -> Result<(), BusE
 }
 
 /// Whether a record counts as durable that only one broker has, though others should.
-fn lone_copy_counts(replicas: usize, in_sync: Option<&str>) -> bool {
+pub(super) fn lone_copy_counts(replicas: usize, in_sync: Option<&str>) -> bool {
     replicas > 1 && in_sync == Some("1")
 }
 
-fn refuse_partitions(shared: &Shared, topic: Topic, found: usize) -> BusError {
+pub(super) fn refuse_partitions(shared: &Shared, topic: Topic, found: usize) -> BusError {
     let wanted = shared.config.partitions;
     let problem = format!(
         "has {found} partitions, the configuration says {wanted}; all topics must have the same number: set partitions, \

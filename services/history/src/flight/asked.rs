@@ -2,7 +2,7 @@
 
 use crate::query::Asker;
 use tidegate_access::{Access, Need, Principal, Scope};
-use tidegate_gate::{Audit, Caller};
+use tidegate_gate::{Audit, Caller, as_bearer};
 use tidegate_proto::v1;
 use tonic::{Request, Status};
 
@@ -103,10 +103,10 @@ impl Asked {
     }
 }
 
-/// The token that a client goes on with after a handshake: the one that it showed.
+/// The token that a client goes on with after a handshake: the one that it showed, also as the password of a name.
 pub(crate) fn shown_token<T>(request: &Request<T>, access: &Access) -> String {
     let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match header.split_once(' ') {
+    match as_bearer(header).split_once(' ') {
         Some((kind, token)) if kind.eq_ignore_ascii_case("bearer") => token.trim().to_owned(),
         // Where nobody is asked, any will do.
         _ if access.is_off() => "loopback".to_owned(),

@@ -1,6 +1,7 @@
 //! The action by which an administrator has an account forgotten.
 
 use super::asked::Desk;
+use crate::hex::hex;
 use crate::tables::Table;
 use crate::upkeep::Eraser;
 use arrow_flight::{Action, ActionType};
@@ -59,7 +60,7 @@ pub(super) async fn erase(
         return Err(wrong("reason must be set".to_owned()));
     }
     // The audit must not name again who is to be forgotten: who knows the name can prove that it was this one.
-    let digest: String = Sha256::digest(account.as_str()).iter().map(|octet| format!("{octet:02x}")).collect();
+    let digest = hex(&Sha256::digest(account.as_str()));
     let asked = asked.about(&format!("forgot the account whose name has the SHA-256 {digest}"));
     desk.write(&asked, "", reason.trim()).await?;
     let eraser = eraser.clone();

@@ -1,45 +1,14 @@
-//! What clients ask of the server itself: what it can, which types it has, which tables there are.
+//! What clients ask about what there is: types, catalogs, schemas, tables and their columns.
 
 use crate::query::{CATALOG, Catalog, SCHEMA};
+use crate::tables::Table;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use arrow_flight::sql::metadata::{
-    SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder,
-};
-use arrow_flight::sql::{Nullable, Searchable, SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity, XdbcDataType};
+use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
+use arrow_flight::sql::{Nullable, Searchable, XdbcDataType};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use tidegate_access::Scope;
-
-/// What the server is and can.
-pub(super) fn sql_info() -> &'static SqlInfoData {
-    static INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
-        let mut info = SqlInfoDataBuilder::new();
-        info.append(SqlInfo::FlightSqlServerName, "Tidegate history");
-        info.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
-        info.append(SqlInfo::FlightSqlServerArrowVersion, "1.3");
-        info.append(SqlInfo::FlightSqlServerReadOnly, true);
-        info.append(SqlInfo::FlightSqlServerSql, true);
-        info.append(SqlInfo::FlightSqlServerSubstrait, false);
-        info.append(SqlInfo::FlightSqlServerTransaction, 0_i32);
-        info.append(SqlInfo::FlightSqlServerCancel, true);
-        info.append(SqlInfo::FlightSqlServerBulkIngestion, false);
-        info.append(SqlInfo::SqlDdlCatalog, false);
-        info.append(SqlInfo::SqlDdlSchema, false);
-        info.append(SqlInfo::SqlDdlTable, false);
-        let lower_case = SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32;
-        info.append(SqlInfo::SqlIdentifierCase, lower_case);
-        info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-        info.append(
-            SqlInfo::SqlQuotedIdentifierCase,
-            SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32,
-        );
-        info.append(SqlInfo::SqlAllTablesAreSelectable, true);
-        info.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
-        #[allow(clippy::unwrap_used, reason = "what is appended is known, and built in a test")]
-        info.build().unwrap()
-    });
-    &INFO
-}
 
 /// The types that columns have.
 pub(super) fn types() -> &'static XdbcTypeInfoData {
@@ -89,6 +58,26 @@ pub(super) fn listed(scope: &Scope) -> impl Iterator<Item = (&'static str, &'sta
     let of_schema = ["columns", "df_settings", "parameters", "routines", "schemata", "tables", "views"];
     own.chain(of_schema.map(|name| ("information_schema", name, "VIEW")))
 }
+
+/// The columns of a table or view, as tools show them: each with its place, and with what it means where that is known.
+pub(super) fn described(schema: &Schema, schema_name: &str, name: &str) -> Schema {
+    let columns = Table::named(name).filter(|_| schema_name == SCHEMA).map(Table::columns).unwrap_or_default();
+    let fields = schema.fields().iter().map(|field| {
+        let mut told = HashMap::from(
+            [("CATALOG_NAME", CATALOG), ("SCHEMA_NAME", schema_name), ("TABLE_NAME", name), ("IS_READ_ONLY", "1")]
+                .map(|(key, value)| (format!("{COLUMN_METADATA}{key}"), value.to_owned())),
+        );
+        if let Some(column) = columns.iter().find(|column| column.name == field.name()) {
+            told.insert(format!("{COLUMN_METADATA}REMARKS"), column.meaning.to_owned());
+            told.insert(format!("{COLUMN_METADATA}TYPE_NAME"), column.kind.sql_name().to_owned());
+        }
+        field.as_ref().clone().with_metadata(told)
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+/// What keys of a column's metadata begin with (Flight SQL's `FlightSqlColumnMetadata`).
+const COLUMN_METADATA: &str = "ARROW:FLIGHT:SQL:";
 
 /// The schemas.
 pub(super) const SCHEMAS: [&str; 2] = [SCHEMA, "information_schema"];
@@ -141,7 +130,6 @@ mod tests {
 
     #[test]
     fn what_is_told_can_be_built() {
-        assert!(sql_info().record_batch([]).unwrap().num_rows() > 10);
         assert_eq!(types().record_batch(None).unwrap().num_rows(), 8);
         assert_eq!(no_primary_keys().num_columns(), 6);
         assert_eq!(no_references().num_columns(), 13);

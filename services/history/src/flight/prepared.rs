@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::query::QueryError;
-use datafusion::common::ParamValues;
+use datafusion::common::ScalarValue;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,7 @@ pub(crate) struct Prepared {
     /// The statement.
     pub sql: String,
     /// Values for its parameters, when they were bound.
-    pub values: Option<ParamValues>,
+    pub values: Option<Vec<ScalarValue>>,
 }
 
 /// All that were prepared and not closed; the oldest go when there are too many.
@@ -64,7 +64,7 @@ impl PreparedStatements {
     }
 
     /// Binds values to a statement of `owner`'s.
-    pub fn bind(&self, id: &str, owner: &str, values: ParamValues) -> Result<(), QueryError> {
+    pub fn bind(&self, id: &str, owner: &str, values: Vec<ScalarValue>) -> Result<(), QueryError> {
         let mut held = self.held.lock();
         let prepared = held.0.get_mut(id).filter(|prepared| prepared.owner == owner);
         prepared.ok_or(QueryError::Forgotten)?.values = Some(values);

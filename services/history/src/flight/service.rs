@@ -1,9 +1,10 @@
 //! The Flight SQL service: each call to what answers it.
 
+use super::abilities::sql_info;
 use super::asked::{Desk, shown_token};
 use super::erasing::{ERASE, action_type, erase};
 use super::handle::Handle;
-use super::metadata::{ONLY_CATALOG, SCHEMAS, listed, no_primary_keys, no_references, sql_info, types};
+use super::metadata::{ONLY_CATALOG, SCHEMAS, described, listed, no_primary_keys, no_references, types};
 use super::statements::{FlightStream, Statements, info_for, one_batch};
 use crate::query::QueryError;
 use crate::upkeep::Eraser;
@@ -232,7 +233,7 @@ impl FlightSqlService for FlightApi {
         for (schema, name, kind) in listed(&asked.asker.scope) {
             let columns = if with_schemas {
                 let sql = format!("SELECT * FROM {ONLY_CATALOG}.{schema}.{name}");
-                (*self.statements.engine.plan(&sql, &asked.asker).await?.schema).clone()
+                described(&self.statements.engine.plan(&sql, &asked.asker).await?.schema, schema, name)
             } else {
                 Schema::empty()
             };

@@ -12,7 +12,7 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bytes::Bytes;
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::ScalarValue;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
@@ -56,8 +56,11 @@ impl Statements {
         id: &str,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let Prepared { sql, .. } = self.prepared.get(id, &asked.asker.name)?;
-        let planned = self.engine.plan(&sql, &asked.asker).await?;
+        let Prepared { sql, values, .. } = self.prepared.get(id, &asked.asker.name)?;
+        let mut planned = self.engine.plan(&sql, &asked.asker).await?;
+        if let Some(values) = values {
+            planned = self.engine.bind(planned, values)?;
+        }
         let handle = Handle { id: new_id(), sql: String::new(), prepared: id.to_owned() };
         info(&planned.schema, &handle, descriptor)
     }
@@ -87,7 +90,7 @@ impl Statements {
         let values = batch.columns().iter().map(|column| ScalarValue::try_from_array(column, 0));
         let values: Vec<ScalarValue> =
             values.collect::<Result<_, _>>().map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.prepared.bind(id, &asked.asker.name, ParamValues::from(values))?;
+        self.prepared.bind(id, &asked.asker.name, values)?;
         Ok(())
     }
 
@@ -103,10 +106,13 @@ impl Statements {
         let asked = asked.about(&sql);
         let cancelled = self.ending.child_token();
         let started = async {
-            let planned = self.engine.plan(&sql, &asked.asker).await?;
+            let mut planned = self.engine.plan(&sql, &asked.asker).await?;
+            if let Some(values) = values {
+                planned = self.engine.bind(planned, values)?;
+            }
             // It can be cancelled while it waits for its turn.
             let _waits = self.running.runs(handle.id.clone(), asked.asker.name.clone(), cancelled.clone());
-            self.engine.run(planned, values, cancelled.clone()).await
+            self.engine.run(planned, cancelled.clone()).await
         };
         match started.await {
             Ok(rows) => Ok(self.give(asked, handle.id, rows, cancelled)),
@@ -195,6 +201,7 @@ fn schema_octets(schema: &Schema) -> Result<Bytes, Status> {
     Ok(message.0)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "as errors come to map_err")]
 pub(super) fn unencodable(error: ArrowError) -> Status {
     Status::internal(format!("the schema cannot be sent: {error}"))
 }

@@ -116,7 +116,9 @@ impl History {
     /// A view over the tables as this query sees them.
     async fn view(&self, view: &View) -> Result<Arc<dyn TableProvider>> {
         let context = SessionContext::new_with_config_rt(self.context.copied_config(), self.context.runtime_env());
-        functions::all().into_iter().for_each(|function| context.register_udf(function));
+        for function in functions::all() {
+            context.register_udf(function);
+        }
         for table in named_in(view.sql) {
             // A table of a view is opened as any other.
             if let Some(provider) = self.table(table.name()).await? {

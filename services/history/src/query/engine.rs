@@ -10,8 +10,8 @@ use crate::config::HistoryConfig;
 use crate::lake::Lake;
 use crate::metrics::Metrics;
 use crate::threads::OwnThreads;
-use arrow::datatypes::SchemaRef;
-use datafusion::common::ParamValues;
+use arrow::datatypes::{FieldRef, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -149,20 +149,30 @@ impl Engine {
         Ok(Planned { context, plan, schema, parameters })
     }
 
+    /// Puts values in the places of a statement's parameters.
+    ///
+    /// # Errors
+    /// When they are too many or too few, or do not fit.
+    pub fn bind(&self, planned: Planned, values: Vec<ScalarValue>) -> Result<Planned, QueryError> {
+        let Planned { context, plan, parameters, .. } = planned;
+        let number = |field: &FieldRef| field.name().trim_start_matches('$').parse().unwrap_or(0);
+        let expected: usize = parameters.fields().iter().map(number).max().unwrap_or(0);
+        if values.len() != expected {
+            let message = format!("the statement has {expected} parameters, and {} values were bound", values.len());
+            return Err(QueryError::Wrong { message });
+        }
+        let plan = plan.with_param_values(values).map_err(|error| self.failed(error))?;
+        // A parameter without a type of its own has that of its value.
+        let schema = plain_schema(plan.schema().as_arrow());
+        Ok(Planned { context, plan, schema, parameters })
+    }
+
     /// Runs a planned statement. Its rows come as they are taken; who drops them ends it.
     ///
     /// # Errors
-    /// When too many wait, it was cancelled while it waited, or its parameters do not fit.
-    pub async fn run(
-        &self,
-        planned: Planned,
-        parameters: Option<ParamValues>,
-        cancelled: CancellationToken,
-    ) -> Result<Rows, QueryError> {
-        let Planned { context, mut plan, schema, .. } = planned;
-        if let Some(parameters) = parameters {
-            plan = plan.with_param_values(parameters).map_err(|error| self.failed(error))?;
-        }
+    /// When too many wait, or it was cancelled while it waited.
+    pub async fn run(&self, planned: Planned, cancelled: CancellationToken) -> Result<Rows, QueryError> {
+        let Planned { context, plan, schema, .. } = planned;
         let deadline = tokio::time::Instant::now() + self.bounds.timeout;
         let permit = self.permit(deadline, &cancelled).await?;
         let started = Started { context, plan, schema, permit, deadline, cancelled };

@@ -66,6 +66,7 @@ pub(crate) enum QueryError {
 
 impl QueryError {
     /// What the engine says, in the words of who asked.
+    #[allow(clippy::needless_pass_by_value, reason = "as errors come to map_err")]
     pub fn of(error: DataFusionError, memory: u64, spill: u64) -> Self {
         let place = error.diagnostic().and_then(place);
         // The engine tells this one as a fault of files.
@@ -80,8 +81,9 @@ impl QueryError {
             DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_) => {
                 Self::Failed { message: format!("the history cannot be read: {}", error_line(&error)) }
             }
-            _ => {
-                let message = first_line(&error.strip_backtrace());
+            // What the engine was doing is of no use to who asked: what went wrong is.
+            root => {
+                let message = first_line(&root.strip_backtrace());
                 let place = place.unwrap_or_default();
                 Self::Wrong { message: format!("the query is wrong: {message}{place}") }
             }

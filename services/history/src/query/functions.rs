@@ -1,6 +1,6 @@
 //! Functions that analysts of mail need.
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, StringBuilder};
+use arrow::array::{Array as _, ArrayRef, AsArray, StringBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::types::{logical_int64, logical_string};
@@ -76,7 +76,7 @@ impl ScalarUDFImpl for Function {
         let texts = cast(&arrays[0], &DataType::Utf8)?;
         let texts = texts.as_string::<i32>();
         let bits = arrays.get(1).map(|bits| cast(bits, &DataType::Int64)).transpose()?;
-        let bits = bits.as_ref().map(|bits| bits.as_primitive::<Int64Type>());
+        let bits = bits.as_ref().map(AsArray::as_primitive::<Int64Type>);
         let mut found = StringBuilder::new();
         for row in 0..texts.len() {
             let text = texts.is_valid(row).then(|| texts.value(row));

@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use std::fmt::Write as _;
 
 /// The statement with each `?` numbered in its order. Without one it is given back as it came, so that positions in
 /// errors stay those of the client's text; likewise when it cannot be taken apart, which its parser then says.
@@ -17,7 +18,8 @@ pub(crate) fn numbered(sql: &str) -> String {
     for token in &tokens {
         if is_open(token) {
             count += 1;
-            numbered.push_str(&format!("${count}"));
+            // A string takes whatever is written to it.
+            let _ = write!(numbered, "${count}");
         } else {
             numbered.push_str(&token.to_string());
         }

@@ -2,12 +2,14 @@
 
 use super::engine::Bounds;
 use super::error::QueryError;
+use super::interrupt::{Until, interruptible};
 use super::plain::plain_rows;
 use crate::metrics::{Metrics, QueryLabel};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionContext;
 use futures::{Stream, StreamExt as _};
 use std::pin::Pin;
@@ -97,9 +99,12 @@ async fn compute(
 ) {
     let Started { context, plan, schema, permit, deadline, cancelled } = started;
     let mut counted = Counted::new(metrics);
+    let until = Until { cancelled: cancelled.clone(), deadline };
     let computing = async {
         let frame = context.execute_logical_plan(plan).await?;
-        let mut rows = frame.execute_stream().await?;
+        let task = Arc::new(frame.task_ctx());
+        let plan = interruptible(frame.create_physical_plan().await?, &until)?;
+        let mut rows = execute_stream(plan, task)?;
         while let Some(batch) = rows.next().await {
             let batch = plain_rows(&batch?, &schema)?;
             counted.metrics.query_rows.inc_by(batch.num_rows() as u64);
@@ -113,7 +118,12 @@ async fn compute(
         biased;
         () = cancelled.cancelled() => Err(QueryError::Cancelled),
         () = tokio::time::sleep_until(deadline) => Err(QueryError::TooLong { after: bounds.timeout }),
-        done = computing => done.map_err(|error| QueryError::of(error, bounds.memory_bytes, bounds.spill_bytes)),
+        done = computing => done.map_err(|error| match () {
+            // It may have noticed first.
+            () if cancelled.is_cancelled() => QueryError::Cancelled,
+            () if Instant::now() >= deadline => QueryError::TooLong { after: bounds.timeout },
+            () => QueryError::of(error, bounds.memory_bytes, bounds.spill_bytes),
+        }),
     };
     match ended {
         Ok(()) => counted.result = "done",
@@ -131,7 +141,13 @@ pub(super) fn parameters(plan: &LogicalPlan) -> Result<SchemaRef, DataFusionErro
     let mut found: Vec<(u32, Field)> = Vec::new();
     for (name, data_type) in plan.get_parameter_types()? {
         let number = name.trim_start_matches('$').parse().unwrap_or(u32::MAX);
-        found.push((number, Field::new(name, data_type.unwrap_or(DataType::Utf8), true)));
+        let data_type = match data_type {
+            // The JDBC driver writes milliseconds into a parameter of any unit; what is compared takes them as they are.
+            Some(DataType::Timestamp(_, zone)) => DataType::Timestamp(TimeUnit::Millisecond, zone),
+            Some(known) => known,
+            None => DataType::Utf8,
+        };
+        found.push((number, Field::new(name, data_type, true)));
     }
     found.sort_by_key(|(number, _)| *number);
     Ok(super::plain_schema(&Schema::new(found.into_iter().map(|(_, field)| field).collect::<Vec<_>>())))

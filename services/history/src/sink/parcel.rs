@@ -202,19 +202,18 @@ impl<'a> Commit<'a> {
                 (&*files, &*since)
             }
         };
-        let mut state = match self.base.take() {
-            Some(base) => base,
-            None => {
-                let known = self.sender.numbers(self.table, self.topic, self.claims).await?;
-                let state = self.table.newest();
-                if self.claims.iter().all(|(partition, claim)| known.get(partition) == Some(&Some(claim.next))) {
-                    return Ok(Attempt::Done(state));
-                }
-                if self.claims.iter().any(|(partition, claim)| known.get(partition) != Some(&claim.from)) {
-                    return Ok(Attempt::Overtaken);
-                }
-                state
+        let mut state = if let Some(base) = self.base.take() {
+            base
+        } else {
+            let known = self.sender.numbers(self.table, self.topic, self.claims).await?;
+            let state = self.table.newest();
+            if self.claims.iter().all(|(partition, claim)| known.get(partition) == Some(&Some(claim.next))) {
+                return Ok(Attempt::Done(state));
             }
+            if self.claims.iter().any(|(partition, claim)| known.get(partition) != Some(&claim.from)) {
+                return Ok(Attempt::Overtaken);
+            }
+            state
         };
         let actions = added.iter().cloned().map(Action::Add).collect();
         let number = |(partition, claim): (&u32, &Claim)| {

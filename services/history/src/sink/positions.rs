@@ -47,7 +47,8 @@ impl Positions {
         Ok(Self { by_partition })
     }
 
-    /// What the table says of a partition; none: it is not among those that were asked for.
+    /// What the table says of a partition (none: nothing yet); none: it is not among those that were asked for.
+    #[allow(clippy::option_option, reason = "the one says nothing of the other")]
     pub fn of(&self, table: Table, partition: u32) -> Option<Option<u64>> {
         self.by_partition.get(&(table, partition)).copied()
     }

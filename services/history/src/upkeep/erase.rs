@@ -4,6 +4,7 @@
 //! Delta log that name it as the least or greatest of a file's accounts after a week.
 
 use super::merge::{RewriteError, Room, context, files, rewrite, swap};
+use crate::hex::hex;
 use crate::lake::{Committed, Lake, LakeTable};
 use crate::metrics::{Metrics, UpkeepLabel};
 use crate::tables::Table;
@@ -142,7 +143,7 @@ fn change(table: Table, account: &str) -> Change {
             Change { named, kept }
         }
         Table::Rejected => {
-            let hex: String = account.bytes().map(|octet| format!("{octet:02x}")).collect();
+            let hex = hex(account.as_bytes());
             let any =
                 ["key", "value"].map(|column| format!("strpos(encode({column}, 'hex'), '{hex}') > 0")).join(" OR ");
             Change { kept: format!("SELECT * FROM rows WHERE NOT coalesce({any}, false)"), named: any }

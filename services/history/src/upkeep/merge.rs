@@ -134,10 +134,11 @@ pub(super) async fn swap(
     let mut removes = removes(state, table, changes_data).await?;
     let mut actions = Vec::with_capacity(paths.len() + added.len());
     for path in paths {
-        match removes.remove(path) {
-            Some(remove) => actions.push(Action::Remove(remove)),
+        if let Some(remove) = removes.remove(path) {
+            actions.push(Action::Remove(remove));
+        } else {
             // Somebody has rewritten it meanwhile: the commit fails for the same reason.
-            None => tracing::debug!(path, "a file that was rewritten is not in the table any more"),
+            tracing::debug!(path, "a file that was rewritten is not in the table any more");
         }
     }
     actions.extend(added.into_iter().map(Action::Add));

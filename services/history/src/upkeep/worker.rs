@@ -10,7 +10,6 @@ use crate::lake::{Committed, Lake, LakeTable};
 use crate::metrics::{Metrics, TableLabel, UpkeepKindLabel, UpkeepLabel};
 use crate::service::Clock;
 use crate::threads::OwnThreads;
-use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,7 +89,7 @@ impl Upkeep {
                 vacuumed = Instant::now();
             }
             let tidier = self.tidier.clone();
-            let tidying = self.threads.handle().spawn(async move { tidier.tidy(is_due).await });
+            let tidying = self.threads.handle().spawn(async move { Box::pin(tidier.tidy(is_due)).await });
             let stop = tidying.abort_handle();
             tokio::select! {
                 // What is half done is in no table.
@@ -108,7 +107,7 @@ impl Tidier {
         for table in self.lake.tables() {
             let name = table.table().name();
             self.note("retention", name, self.retain(table)).await;
-            self.note("compaction", name, self.compact(table)).await;
+            self.note("compaction", name, Box::pin(self.compact(table))).await;
             if with_vacuum {
                 self.note("vacuum", name, async {
                     Ok::<_, crate::lake::LakeError>(Some(vacuum(table, self.vacuum_after).await?))
@@ -125,9 +124,7 @@ impl Tidier {
         kind: &'static str,
         table: &str,
         work: impl Future<Output = Result<Option<usize>, E>>,
-    ) where
-        E: Display,
-    {
+    ) {
         let began = Instant::now();
         let result = match work.await {
             Ok(Some(0)) => return,

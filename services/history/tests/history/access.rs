@@ -7,15 +7,15 @@ use tidegate_access::{Access, AccessConfig, NewToken, Role, TokenFile};
 use tidegate_bus::Topic;
 
 /// A service with tokens, and one token of each kind.
-struct Secured {
-    lab: Lab,
-    all: String,
+pub struct Secured {
+    pub lab: Lab,
+    pub all: String,
     limited: String,
     viewer: String,
     _folder: TempDir,
 }
 
-async fn secured() -> Secured {
+pub async fn secured() -> Secured {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tokens.toml");
     fs::write(&path, "").unwrap();

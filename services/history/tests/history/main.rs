@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod clients;
+mod columns;
 mod faults;
 mod faulty;
 mod keeping;

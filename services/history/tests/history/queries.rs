@@ -11,6 +11,14 @@ use tidegate_history::{HistoryConfig, QueryConfig};
 /// Takes for ever, and little memory.
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.value % 7 = b.value % 11";
 
+/// Gives no row before it has gone over all pairs, and does not pause on its way.
+const FRUITLESS: &str =
+    "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 1000000) b WHERE a.value + b.value = -1";
+
+/// Gives many rows to who counts them, and needs not read for them.
+const MANIFOLD: &str =
+    "SELECT count(b.account) FROM generate_series(1, 10000000) a CROSS JOIN events b CROSS JOIN events c";
+
 async fn with(queries: QueryConfig) -> Lab {
     let lab = Lab::start_with(HistoryConfig { queries, ..quick() }, Access::off()).await;
     lab.send((1..=100).map(|number| submission(&format!("u{number}@example.org"), number, DAY_MS))).await;
@@ -81,15 +89,24 @@ async fn one_that_needs_too_much_memory_or_disk_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_takes_too_long_ends() {
     let lab = with(QueryConfig { timeout_ms: 300, ..QueryConfig::default() }).await;
-    let error = refused(&lab, ENDLESS).await;
-    assert!(error.contains("ended after 0.3 s") && error.contains("history.queries.timeout_ms"), "{error}");
+    for sql in [ENDLESS, FRUITLESS, MANIFOLD] {
+        let error = refused(&lab, sql).await;
+        assert!(error.contains("ended after 0.3 s") && error.contains("history.queries.timeout_ms"), "{sql}: {error}");
+        until("it to end", || async { metric(&lab, "tidegate_history_queries_running 0") }).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_cancelled_ends_and_makes_room() {
+    for sql in [ENDLESS, FRUITLESS, MANIFOLD] {
+        cancelled_while_others_wait(sql).await;
+    }
+}
+
+async fn cancelled_while_others_wait(sql: &str) {
     let lab = with(QueryConfig { concurrency: 1, max_waiting: 1, ..QueryConfig::default() }).await;
     let mut client = FlightSqlServiceClient::new(lab.channel.clone());
-    let info = client.execute(ENDLESS.to_owned(), None).await.unwrap();
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     let taking = tokio::spawn({
         let mut client = FlightSqlServiceClient::new(lab.channel.clone());

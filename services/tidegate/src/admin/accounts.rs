@@ -5,6 +5,7 @@ use super::bulk::{self, BulkCommand};
 use super::connect::ServerArgs;
 use super::filter::FilterArgs;
 use super::{format, show};
+use crate::history::timeline::{self, HistoryOfArgs};
 use clap::{Subcommand, ValueEnum};
 use std::process::ExitCode;
 use tidegate_proto::v1;
@@ -22,6 +23,11 @@ pub enum AccountsCommand {
         after_help = "Examples:\n  tidegate accounts show jo@example.org\n  tidegate accounts show jo@example.org --statistics"
     )]
     Show(ShowArgs),
+    /// Tell what an account did, hour by hour, what was decided about it, and who asked for what
+    #[command(
+        after_help = "Examples:\n  tidegate accounts history jo@example.org\n  tidegate accounts history jo@example.org --since 7d\n  tidegate accounts history jo@example.org --since 2026-11-20 --until 2026-11-25 --json | jq '.entries[]'\n\nIt is answered by the history, which keeps more than `accounts show` knows of (TIDEGATE_HISTORY says where it is)."
+    )]
+    History(HistoryOfArgs),
     /// Follow changes as they come
     #[command(
         after_help = "Examples:\n  tidegate accounts watch\n  tidegate accounts watch --domain example.org --json"
@@ -99,6 +105,7 @@ pub async fn run(command: AccountsCommand) -> anyhow::Result<ExitCode> {
     match command {
         AccountsCommand::List(args) => list(args).await,
         AccountsCommand::Show(args) => show_one(args).await,
+        AccountsCommand::History(args) => timeline::run(args).await,
         AccountsCommand::Watch(args) => watch(args).await,
         AccountsCommand::Lock(args) => actions::lock(args).await,
         AccountsCommand::Unlock(args) => actions::unlock(args).await,

@@ -22,6 +22,9 @@ struct ActionArgs {
     /// How long to wait until it is in force
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     wait: Duration,
+    /// End with code 1 when it is not in force by then; it is durable all the same
+    #[arg(long)]
+    must_apply: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -107,7 +110,7 @@ pub async fn lock(args: LockArgs) -> anyhow::Result<ExitCode> {
         wait_ms: wait_ms(&args.action),
     };
     let answer = args.action.server.connect().await?.lock_account(request).await?.into_inner();
-    tell(&args.action.server, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
+    tell(&args.action, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
 }
 
 pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
@@ -123,7 +126,7 @@ pub async fn unlock(args: UnlockArgs) -> anyhow::Result<ExitCode> {
         wait_ms: wait_ms(&args.action),
     };
     let answer = args.action.server.connect().await?.unlock_account(request).await?.into_inner();
-    tell(&args.action.server, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
+    tell(&args.action, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
 }
 
 pub async fn exempt(args: ExemptArgs) -> anyhow::Result<ExitCode> {
@@ -138,7 +141,7 @@ pub async fn exempt(args: ExemptArgs) -> anyhow::Result<ExitCode> {
         wait_ms: wait_ms(&args.action),
     };
     let answer = args.action.server.connect().await?.exempt_account(request).await?.into_inner();
-    tell(&args.action.server, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
+    tell(&args.action, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
 }
 
 pub async fn clear(args: ClearArgs) -> anyhow::Result<ExitCode> {
@@ -150,11 +153,11 @@ pub async fn clear(args: ClearArgs) -> anyhow::Result<ExitCode> {
         wait_ms: wait_ms(&args.action),
     };
     let answer = args.action.server.connect().await?.clear_account(request).await?.into_inner();
-    tell(&args.action.server, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
+    tell(&args.action, &Answer { state: answer.state, applied: answer.applied, command_id: answer.command_id })
 }
 
-fn tell(server: &ServerArgs, answer: &Answer) -> anyhow::Result<ExitCode> {
-    if server.json {
+fn tell(args: &ActionArgs, answer: &Answer) -> anyhow::Result<ExitCode> {
+    if args.server.json {
         let value = serde_json::json!({
             "applied": answer.applied,
             "command_id": answer.command_id,
@@ -166,7 +169,7 @@ fn tell(server: &ServerArgs, answer: &Answer) -> anyhow::Result<ExitCode> {
     } else {
         println!("accepted as command {}, not yet applied: it is durable and will be", answer.command_id);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if answer.applied || !args.must_apply { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn wait_ms(args: &ActionArgs) -> u32 {

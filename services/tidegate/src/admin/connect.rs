@@ -1,4 +1,4 @@
-//! How the administrator's commands reach control.
+//! How the administrator's commands reach control, and the analyst's reach the history.
 
 use anyhow::{Context as _, bail};
 use std::path::PathBuf;
@@ -19,7 +19,27 @@ pub struct ServerArgs {
     /// Control's address
     #[arg(long, env = "TIDEGATE_SERVER", default_value = "http://127.0.0.1:7710")]
     pub server: String,
-    /// PEM file with the authority that signs control's certificate
+    #[command(flatten)]
+    credentials: Credentials,
+    /// One JSON object (or one a line, when following) instead of text for people
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the history is, and how to prove who asks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HistoryArgs {
+    /// The history's address (Arrow Flight SQL)
+    #[arg(long, env = "TIDEGATE_HISTORY", default_value = "http://127.0.0.1:7730")]
+    pub server: String,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// How to know the server, and to prove who asks.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Credentials {
+    /// PEM file with the authority that signs the server's certificate
     #[arg(long, env = "TIDEGATE_CA")]
     pub ca: Option<PathBuf>,
     /// PEM file with your certificate
@@ -31,9 +51,6 @@ pub struct ServerArgs {
     /// File with your token; or the token itself in TIDEGATE_TOKEN. It counts before a certificate
     #[arg(long, env = "TIDEGATE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// One JSON object (or one a line, when following) instead of text for people
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// A connection on which every call bears the token, if there is one.
@@ -52,12 +69,17 @@ impl Interceptor for Bearer {
     }
 }
 
-impl ServerArgs {
-    /// Whether the caller can prove who they are.
-    fn has_credentials(&self) -> bool {
-        self.token_file.is_some() || self.certificate.is_some() || std::env::var_os("TIDEGATE_TOKEN").is_some()
-    }
+/// A service that commands ask.
+struct Service {
+    name: &'static str,
+    /// An address of it, for who wrote it wrong.
+    example: &'static str,
+}
 
+const CONTROL: Service = Service { name: "control", example: "http://127.0.0.1:7710" };
+const HISTORY: Service = Service { name: "the history", example: "http://127.0.0.1:7730" };
+
+impl ServerArgs {
     /// Connects to control, for accounts, rules and settings.
     pub async fn connect(&self) -> anyhow::Result<AdminServiceClient<Connection>> {
         Ok(AdminServiceClient::new(self.connection().await?))
@@ -69,18 +91,41 @@ impl ServerArgs {
     }
 
     async fn connection(&self) -> anyhow::Result<Connection> {
+        self.credentials.connect(&CONTROL, &self.server).await
+    }
+}
+
+impl HistoryArgs {
+    /// A history that asks nobody who they are.
+    pub fn without_credentials(server: String) -> Self {
+        Self { server, credentials: Credentials::default() }
+    }
+
+    /// Connects to the history.
+    pub async fn connection(&self) -> anyhow::Result<Connection> {
+        self.credentials.connect(&HISTORY, &self.server).await
+    }
+}
+
+impl Credentials {
+    /// Whether the caller can prove who they are.
+    fn are_given(&self) -> bool {
+        self.token_file.is_some() || self.certificate.is_some() || std::env::var_os("TIDEGATE_TOKEN").is_some()
+    }
+
+    async fn connect(&self, service: &Service, address: &str) -> anyhow::Result<Connection> {
         let bearer = self.bearer()?;
-        let mut endpoint = Endpoint::from_shared(self.server.clone())
-            .with_context(|| format!("--server {:?} is not an address like http://127.0.0.1:7710", self.server))?
+        let mut endpoint = Endpoint::from_shared(address.to_owned())
+            .with_context(|| format!("--server {address:?} is not an address like {}", service.example))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
         if endpoint.uri().scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(self.tls()?).context("using the certificates")?;
         } else if bearer.0.is_some() && !is_loopback(endpoint.uri().host().unwrap_or_default()) {
-            bail!("a token is not sent to {} without TLS, where others could read it; use https://", self.server);
+            bail!("a token is not sent to {address} without TLS, where others could read it; use https://");
         }
         let channel = endpoint.connect().await.with_context(|| {
-            format!("cannot reach control at {}; is it running? (--server says where)", self.server)
+            format!("cannot reach {} at {address}; is it running? (--server says where)", service.name)
         })?;
         Ok(InterceptedService::new(channel, bearer))
     }
@@ -137,7 +182,7 @@ pub fn actor(given: Option<String>, server: &ServerArgs) -> anyhow::Result<Strin
         .or_else(|| std::env::var("LOGNAME").ok())
         .filter(|name| !name.is_empty());
     match named {
-        None if server.has_credentials() => Ok(String::new()),
+        None if server.credentials.are_given() => Ok(String::new()),
         named => named.context("it is not known who asks; say it with --actor NAME"),
     }
 }

@@ -92,6 +92,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// `1 row`, `2 rows`.
+pub fn counted(count: u64, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// A state for programs.
 pub fn state_json(state: &v1::AccountState) -> Value {
     json!({

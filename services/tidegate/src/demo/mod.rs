@@ -6,6 +6,7 @@
 pub mod edges;
 pub mod milter;
 pub mod people;
+mod question;
 mod report;
 mod run;
 mod screen;

@@ -10,6 +10,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub const DOMAINS: [&str; 3] = ["example.org", "example.net", "mail.example"];
 /// The account whose password is stolen.
 pub const VICTIM: &str = "erin.hughes@example.org";
+/// A person whose password the thief has, too, and only tries out: too little for any rule.
+pub const TRIED: u32 = 2;
+/// The network of all addresses that the thief sends from.
+pub const THIEFS_NETWORK: &str = "203.0.113.0/24";
 const NEWSLETTER: &str = "news@example.org";
 const PRINTER: &str = "scanner-3@example.net";
 
@@ -116,6 +120,17 @@ pub fn spam(n: u64) -> Mail {
     }
 }
 
+/// The thief's message number `n` with another account, to a mailbox of the thief's own.
+pub fn trial(n: u64) -> Mail {
+    Mail {
+        login: login(TRIED),
+        client: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 11), 50_001)),
+        recipients: vec![format!("drop{n}@{}", outside(7))],
+        headers: vec![("Subject", "test".to_owned())],
+        body: format!("{n}\r\n"),
+    }
+}
+
 /// A message that the victim writes after the password was changed.
 pub fn own_letter(n: u64) -> Mail {
     Mail {
@@ -127,7 +142,8 @@ pub fn own_letter(n: u64) -> Mail {
     }
 }
 
-fn login(person: u32) -> String {
+/// The login of a person.
+pub fn login(person: u32) -> String {
     let first = FIRST[person as usize % FIRST.len()].to_lowercase();
     format!("{first}.{person}@{}", DOMAINS[person as usize % DOMAINS.len()])
 }

@@ -1,6 +1,7 @@
 //! What the demo measured.
 
 use super::milter::Outcome;
+use super::question::Answer;
 use super::traffic::Attempt;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Report {
     pub sessions_broken: u64,
     /// From asking for the unlock until every site had accepted a message of the account.
     pub unlocked_ms: Option<f64>,
+    /// What the history of the run says to an analyst's question; none when nothing was locked.
+    pub history: Option<Answer>,
     /// Seed of the traffic.
     pub seed: u64,
 }
@@ -104,6 +107,9 @@ impl Report {
         if self.unlocked_ms.is_none() {
             failures.push("the account was not unlocked".to_owned());
         }
+        if self.history.as_ref().is_some_and(|answer| answer.rows.is_empty()) {
+            failures.push("the history does not know what the account did".to_owned());
+        }
         failures
     }
 
@@ -127,6 +133,12 @@ impl Report {
         lines.push(format!("{} of its messages slipped through after the crossing.", self.slipped_through));
         if let Some(ms) = self.unlocked_ms {
             lines.push(format!("Unlocked by an administrator, it sent again at every site {ms:.1} ms later."));
+        }
+        if let Some(Answer { question, sql, table, .. }) = &self.history {
+            lines.extend([String::new(), format!("{question} The history knows:"), String::new()]);
+            lines.extend(sql.lines().map(|line| format!("  {line}")));
+            lines.push(String::new());
+            lines.extend(table.lines().map(str::to_owned));
         }
         lines.join("\n")
     }

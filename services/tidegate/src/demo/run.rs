@@ -3,7 +3,8 @@
 use super::DemoArgs;
 use super::edges::{EdgeProcess, SITES, make_hash_key};
 use super::milter::Outcome;
-use super::people::{VICTIM, own_letter};
+use super::people::{self, TRIED, VICTIM, own_letter};
+use super::question::{self, Expected};
 use super::report::{Locked, Report, evidence_text, measure, round};
 use super::screen::Screen;
 use super::traffic::{Attempts, Ordinary, now_ms, start_ordinary, start_thief, submit};
@@ -31,6 +32,8 @@ const REFRESH: Duration = Duration::from_millis(200);
 const AFTER_LOCK: Duration = Duration::from_secs(2);
 /// How long the unlocked account sends, to see that old messages lock it no more.
 const AFTER_UNLOCK: Duration = Duration::from_secs(3);
+/// Messages that the thief sends with another account, to try it.
+const TRIALS: u64 = 2;
 
 /// What is running.
 struct Stage {
@@ -104,14 +107,15 @@ async fn start(args: &DemoArgs, directory: &Path, seed: u64, stop: CancellationT
     let mut screen = Screen::new(args.json);
     let text = format!(
         "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[stream]\nmode = \"enforce\"\n\n\
-         [control]\nlisten = \"127.0.0.1:0\"\n\n[ops]\nlisten = \"127.0.0.1:0\"\n",
+         [control]\nlisten = \"127.0.0.1:0\"\n\n[history]\nlisten = \"127.0.0.1:0\"\ncommit_interval_ms = 200\n\n\
+         [ops]\nlisten = \"127.0.0.1:0\"\n",
         directory.join("log"),
     );
     std::fs::create_dir_all(directory.join("log"))?;
     let config: ServerConfig = config::parse(Path::new("the demo's configuration"), &text)?;
     let server = serve::start(config, Parts::ALL, stop.clone()).await?;
     let control = server.control.context("control has no address")?;
-    screen.event(&format!("serve is up: log, stream and control in one process, gRPC on {control}"));
+    screen.event(&format!("serve is up: log, stream, control and history in one process, gRPC on {control}"));
     make_hash_key(directory)?;
     let starting = SITES.map(|site| EdgeProcess::start(directory, site, control));
     let [first, second, third] = starting;
@@ -154,6 +158,7 @@ async fn play(args: &DemoArgs, stage: &mut Stage, seed: u64) -> anyhow::Result<R
     let (attempts, thief) = (Attempts::default(), stage.stop.child_token());
     stage.screen.event(&format!("{VICTIM} is hijacked: {} messages a second at all sites", args.thief_rate));
     start_thief(&stage.sockets(), args.thief_rate, &attempts, &thief);
+    try_another(stage).await?;
 
     let locked = wait_for_lock(stage, &mut changes, &attempts).await?;
     let lock = locked.as_ref().and_then(|state| state.lock.clone());
@@ -177,6 +182,18 @@ async fn play(args: &DemoArgs, stage: &mut Stage, seed: u64) -> anyhow::Result<R
         stage.screen.event(&format!("the thief's program is told: {reply}"));
     }
     let unlocked_ms = if lock.is_some() { unlock(stage).await? } else { None };
+    let history = match &lock {
+        Some(lock) => {
+            let accepted = tried.iter().filter(|attempt| attempt.outcome == Outcome::Accepted).count() as u64;
+            let other = people::login(TRIED);
+            let messages = accepted + TRIALS;
+            let expected = Expected { account: VICTIM, lock: &lock.id, other: &other, messages };
+            let address = stage.server.history.context("the history has no address")?;
+            stage.status("the history is asked");
+            Some(question::ask(address, &expected).await?)
+        }
+        None => None,
+    };
     Ok(Report {
         events: counted_events(stage.server.ops).await?,
         accounts: args.accounts,
@@ -193,8 +210,22 @@ async fn play(args: &DemoArgs, stage: &mut Stage, seed: u64) -> anyhow::Result<R
         ordinary_refused: stage.ordinary.refused.load(Ordering::Relaxed),
         sessions_broken: stage.ordinary.broken.load(Ordering::Relaxed),
         unlocked_ms,
+        history,
         seed,
     })
+}
+
+/// The thief also has another account, and tries from the same address whether it sends.
+async fn try_another(stage: &mut Stage) -> anyhow::Result<()> {
+    let socket = stage.edges[0].socket.clone();
+    let mut session = None;
+    for number in 0..TRIALS {
+        if let Outcome::Refused(reply) = submit(&mut session, &socket, &people::trial(number)).await? {
+            tracing::warn!(%reply, "mail of an account that did little was refused");
+            stage.ordinary.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
 }
 
 /// Until the victim's state says that it is locked; none when patience ends.
@@ -324,6 +355,12 @@ fn stay(stage: &Stage, directory: &Path) {
             "rules list".to_owned(),
         ] {
             println!("  {program} {command}");
+        }
+        if let Some(history) = stage.server.history {
+            println!("\n  export TIDEGATE_HISTORY=http://{history}");
+            println!("  {program} accounts history {VICTIM}");
+            println!("  {program} sql \"SELECT * FROM locks\"");
+            println!("  {program} sql\n");
         }
         println!("  curl http://{}/metrics", stage.server.ops);
         println!("\nEverything lies in {}, and goes with it.", directory.display());

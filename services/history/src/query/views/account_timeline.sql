@@ -12,11 +12,11 @@ SELECT date, time, account, domain, kind AS what, site, client_address,
 FROM events
 UNION ALL
 SELECT date, time, account, domain, coalesce(change, status) AS what, CAST(NULL AS varchar), CAST(NULL AS varchar),
-       concat(coalesce(concat(rule, ': '), ''), coalesce(reason, ''), coalesce(concat(' ', evidence), '')) AS detail,
+       concat(coalesce(rule || ': ', ''), coalesce(reason, ''), coalesce(' ' || evidence, '')) AS detail,
        actor, lock_id
 FROM account_changes
 UNION ALL
 SELECT date, time, account, domain, CASE WHEN allowed THEN 'asked' ELSE 'denied' END AS what, CAST(NULL AS varchar), peer,
-       concat(method, coalesce(concat(': ', reason), ''), coalesce(concat(' (', result, ')'), '')) AS detail,
+       concat(method, coalesce(': ' || reason, ''), coalesce(' (' || result || ')', '')) AS detail,
        actor, lock_id
 FROM audit WHERE account IS NOT NULL
