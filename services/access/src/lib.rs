@@ -25,6 +25,7 @@ mod role;
 mod scope;
 mod token;
 mod token_file;
+mod token_text;
 mod watched_file;
 
 pub use access::Access;

