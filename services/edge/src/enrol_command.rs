@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 use tidegate_edge::enrol::{self, Enrolled, Enrolment, Renewal};
 use tidegate_edge::{Clock, EdgeConfig};
-use tidegate_runtime::config;
 
 #[derive(clap::Args)]
 #[command(
@@ -33,12 +32,6 @@ pub struct EnrolArguments {
     /// Name in control's certificate, when it is not the host's
     #[arg(long, value_name = "NAME", conflicts_with = "renew")]
     server_name: Option<String>,
-    /// This host's site; otherwise as the configuration says
-    #[arg(long, conflicts_with = "renew")]
-    site: Option<String>,
-    /// This host's name; otherwise as the configuration says
-    #[arg(long, conflicts_with = "renew")]
-    node: Option<String>,
     /// Where to: PATH.pem and PATH.key are written; otherwise "edge" in the configuration's state directory
     #[arg(long, value_name = "PATH", conflicts_with = "renew")]
     out: Option<PathBuf>,
@@ -67,7 +60,7 @@ struct Names {
 /// Runs the command: 0 when all went well, 2 when the configuration is wrong, 1 for everything else.
 pub fn run(arguments: EnrolArguments) -> ExitCode {
     let done = if arguments.renew {
-        match config::load(&arguments.config.config) {
+        match arguments.config.load() {
             Ok(config) => renew(&config, arguments.force),
             Err(error) => {
                 eprintln!("tidegate-edge: {:#}", anyhow::Error::new(error));
@@ -101,17 +94,21 @@ async fn renew(config: &EdgeConfig, force: bool) -> anyhow::Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn first(arguments: EnrolArguments) -> anyhow::Result<()> {
-    let EnrolArguments { control, ca, token_file, server_name, site, node, out, replace, config, .. } = arguments;
+    let EnrolArguments { control, ca, token_file, server_name, out, replace, config, .. } = arguments;
+    let ConfigArguments { config, node, site } = config;
     let (Some(control), Some(ca), Some(token_file)) = (control, ca, token_file) else {
         bail!("--control, --ca and --token-file are needed");
     };
     if control.contains("://") {
         bail!("--control {control:?}: write HOST:PORT; it is always reached by TLS");
     }
-    let names = names(&config.config)?;
+    let names = names(&config)?;
     let given = |flag: &str, given: Option<String>, configured: String| {
         let name = given.unwrap_or(configured);
-        if name.is_empty() { bail!("--{flag} is needed: the configuration does not say it either") } else { Ok(name) }
+        if name.is_empty() {
+            bail!("--{flag} is needed: the configuration does not say it either");
+        }
+        Ok(name)
     };
     let (site, node) = (given("site", site, names.site)?, given("node", node, names.node)?);
     let state_directory = names.state_directory.unwrap_or_else(|| EdgeConfig::default().state_directory);

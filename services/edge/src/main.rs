@@ -8,6 +8,7 @@ use enrol_command::EnrolArguments;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidegate_edge::{EdgeConfig, Service};
+use tidegate_runtime::config::ConfigError;
 use tidegate_runtime::{config, shutdown, telemetry};
 
 /// The agent beside a mail server: publishes submissions, and refuses the mail of locked accounts.
@@ -48,21 +49,26 @@ struct ConfigArguments {
     site: Option<String>,
 }
 
+impl ConfigArguments {
+    /// Reads the configuration, with what the command line says over it.
+    fn load(&self) -> Result<EdgeConfig, ConfigError> {
+        config::load_adjusted(&self.config, |config: &mut EdgeConfig| {
+            for (given, place) in [(&self.node, &mut config.node), (&self.site, &mut config.site)] {
+                if let Some(given) = given {
+                    place.clone_from(given);
+                }
+            }
+        })
+    }
+}
+
 #[allow(clippy::print_stdout, clippy::print_stderr)] // What a person at a terminal asked for.
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(Command::Enrol(enrol)) = arguments.command {
         return enrol_command::run(enrol);
     }
-    let ConfigArguments { config: file, node, site } = arguments.config;
-    let loaded = config::load_adjusted(&file, |config: &mut EdgeConfig| {
-        for (given, place) in [(&node, &mut config.node), (&site, &mut config.site)] {
-            if let Some(given) = given {
-                place.clone_from(given);
-            }
-        }
-    });
-    let config = match loaded {
+    let config = match arguments.config.load() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("tidegate-edge: {:#}", anyhow::Error::new(error));
@@ -70,7 +76,7 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        println!("{}: configuration is fine", file.display());
+        println!("{}: configuration is fine", arguments.config.config.display());
         return ExitCode::SUCCESS;
     }
     telemetry::init(&config.telemetry);
