@@ -43,7 +43,7 @@ impl Secured {
         fs::write(path("tokens.toml"), "").unwrap();
         let (control, ops) = (free_port().unwrap(), free_port().unwrap());
         let text = format!(
-            "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[control]\nlisten = \"0.0.0.0:{control}\"\n\n\
+            "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[history]\nlisten = \"127.0.0.1:0\"\n\n[control]\nlisten = \"0.0.0.0:{control}\"\n\n\
              [control.tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n\n\
              [access]\ntrust_domain = \"example.org\"\npeople = {:?}\ntokens = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n",
             path("log"),

@@ -35,7 +35,7 @@ impl Stage {
         std::fs::write(&rules_file, rules)?;
         let text = format!(
             "[log]\nkind = \"embedded\"\ndirectory = {:?}\n[stream]\nrules = {rules_file:?}\n\
-             [control]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"127.0.0.1:0\"\n",
+             [control]\nlisten = \"127.0.0.1:0\"\n[history]\nenabled = false\n[ops]\nlisten = \"127.0.0.1:0\"\n",
             directory.path().join("log"),
         );
         let mut config: ServerConfig = config::parse(Path::new("the benchmark's configuration"), &text)?;
