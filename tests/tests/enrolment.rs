@@ -42,7 +42,7 @@ impl Site {
         fs::write(path("tokens.toml"), "").unwrap();
         let (control, ops) = (loopback(), loopback());
         let text = format!(
-            "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[history]\nlisten = \"127.0.0.1:0\"\n\n[control]\nlisten = \"{control}\"\n\n\
+            "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[control]\nlisten = \"{control}\"\n\n\
              [control.tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n\n\
              [access]\ntrust_domain = \"example.org\"\npeople = {:?}\ntokens = {:?}\n\n\
              [access.enrolment]\ncertificate = {:?}\nkey = {:?}\nlifetime_days = 30\n\n\
