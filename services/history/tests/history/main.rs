@@ -1,5 +1,5 @@
 //! The history service over a real log: what gets into the tables, how they are kept, and what can be asked.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod access;
 mod clients;

@@ -126,7 +126,7 @@ async fn fill(lake: &Lake, rows: u64) -> anyhow::Result<Vec<Figure>> {
 
 /// An event as the topic has it: with all that a real one has.
 fn record(traffic: &mut Traffic, number: u64, rows: u64) -> Record {
-    let at_ms = FIRST_DAY_MS + (number as f64 / rows as f64 * (DAYS as i64 * DAY_MS - 1) as f64) as i64;
+    let at_ms = FIRST_DAY_MS + (number as f64 / rows as f64 * (DAYS.cast_signed() * DAY_MS - 1) as f64) as i64;
     let mut event = traffic.event(&format!("mx{}", number % 6), at_ms);
     complete(&mut event, number);
     Record {
@@ -147,8 +147,8 @@ fn complete(event: &mut Event, number: u64) {
     submission.queue_id = format!("4Z{:09X}", number.wrapping_mul(2_654_435_761) & 0xf_ffff_ffff);
     submission.subject_hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     submission.mailer_hash = 1 + number % 40;
-    submission.login_method = "PLAIN".to_owned();
-    submission.tls = "TLSv1.3".to_owned();
+    "PLAIN".clone_into(&mut submission.login_method);
+    "TLSv1.3".clone_into(&mut submission.tls);
     submission.spam_score = Some((number % 80) as f64 / 10.0);
 }
 
@@ -184,7 +184,7 @@ async fn seconds_to_queryable(bus: &dyn Bus, analyst: &Analyst) -> anyhow::Resul
     let mut traffic = Traffic::new(10, Tail::Flat)?;
     let (watch, mut seconds) = (Stopwatch::start(), Vec::new());
     for number in 0..SENT {
-        let at_ms = FIRST_DAY_MS + DAYS as i64 * DAY_MS;
+        let at_ms = FIRST_DAY_MS + DAYS.cast_signed() * DAY_MS;
         let event = traffic.event("fresh", at_ms);
         let value = event_to_proto(&event).encode_to_vec();
         let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
