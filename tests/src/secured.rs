@@ -9,6 +9,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Runs `tidegate certificate ARGUMENTS` in a folder.
+///
+/// # Errors
+/// When it fails.
+pub fn certificate(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(programs::tidegate()?);
+    command.arg("certificate").args(arguments).current_dir(folder);
+    command::run(command, TIMEOUT)?.succeeded().map(drop)
+}
+
 /// Files with which an installation proves who is who.
 #[derive(Debug, Clone)]
 pub struct Credentials {

@@ -15,6 +15,7 @@ use tidegate_tests::installation::TIMEOUT;
 use tidegate_tests::metrics::Metrics;
 use tidegate_tests::process::{Launch, Process};
 use tidegate_tests::programs;
+use tidegate_tests::secured::certificate;
 use xtask::ports::free_port;
 use xtask::wait::wait_until;
 
@@ -31,11 +32,7 @@ impl Secured {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let make = |arguments: &[&str]| {
-            let mut command = Command::new(programs::tidegate().unwrap());
-            command.arg("certificate").args(arguments).current_dir(dir.path());
-            command::run(command, TIMEOUT).unwrap().succeeded().unwrap();
-        };
+        let make = |arguments: &[&str]| certificate(dir.path(), arguments).unwrap();
         make(&["authority", "--out", "ca"]);
         make(&["server", "--authority", "ca", "--out", "control", "--name", "localhost", "--name", "127.0.0.1"]);
         make(&["user", "--authority", "ca", "--out", "jo", "--trust-domain", "example.org", "--name", "jo"]);

@@ -50,20 +50,9 @@ impl Admission {
         asked: impl Into<String>,
     ) -> Result<Call, Status> {
         let caller = Caller::of(request)?;
-        let scope = match &caller.principal {
-            Principal::Person(person) => person.scope.clone(),
-            Principal::Edge(_) | Principal::Enrolling(_) => Scope::domains(Vec::<String>::new()),
-        };
-        let record = v1::AuditRecord {
-            actor: caller.principal.name().to_owned(),
-            role: caller.principal.role().to_owned(),
-            peer: caller.peer.clone(),
-            method: method.full_name(),
-            account: account.to_owned(),
-            request: asked.into(),
-            allowed: true,
-            ..v1::AuditRecord::default()
-        };
+        let scope = caller.scope();
+        let record = caller.record(method.full_name(), asked.into());
+        let record = v1::AuditRecord { account: account.to_owned(), ..record };
         let call = Call { caller, scope, record, method };
         let role = call.caller.principal.role();
         let status = if !call.caller.principal.meets(method.need) {

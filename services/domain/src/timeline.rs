@@ -40,6 +40,32 @@ pub enum Change {
     CommandRefused,
 }
 
+impl Change {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Locked,
+        Self::Throttled,
+        Self::Noticed,
+        Self::Unlocked,
+        Self::Expired,
+        Self::Amended,
+        Self::CommandRefused,
+    ];
+
+    /// `locked`, `throttled`, and so on: as metrics and the history have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Locked => "locked",
+            Self::Throttled => "throttled",
+            Self::Noticed => "noticed",
+            Self::Unlocked => "unlocked",
+            Self::Expired => "expired",
+            Self::Amended => "amended",
+            Self::CommandRefused => "command_refused",
+        }
+    }
+}
+
 /// Who or what a change came from.
 #[derive(Debug, Default)]
 pub(crate) struct Because {

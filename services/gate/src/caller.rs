@@ -1,7 +1,8 @@
 //! Who sends a request, as far as the connection and its credentials tell.
 
 use crate::listener::Peer;
-use tidegate_access::Principal;
+use tidegate_access::{Principal, Scope};
+use tidegate_proto::v1;
 use tonic::{Request, Status};
 
 /// Who sends a request.
@@ -25,5 +26,26 @@ impl Caller {
             return Err(Status::internal("nobody has looked at the credentials of this call"));
         };
         Ok(Self { principal, peer })
+    }
+
+    /// About whose accounts they may know: a mail host about none.
+    pub fn scope(&self) -> Scope {
+        match &self.principal {
+            Principal::Person(person) => person.scope.clone(),
+            Principal::Edge(_) | Principal::Enrolling(_) => Scope::domains(Vec::<String>::new()),
+        }
+    }
+
+    /// What stands in the audit when they may call `method` and ask this, in words.
+    pub fn record(&self, method: String, request: String) -> v1::AuditRecord {
+        v1::AuditRecord {
+            actor: self.principal.name().to_owned(),
+            role: self.principal.role().to_owned(),
+            peer: self.peer.clone(),
+            method,
+            request,
+            allowed: true,
+            ..v1::AuditRecord::default()
+        }
     }
 }

@@ -106,6 +106,13 @@ impl Default for QueryConfig {
     }
 }
 
+impl HistoryConfig {
+    /// Where what does not fit in memory goes.
+    pub(crate) fn spill_directory(&self) -> PathBuf {
+        self.spill_directory.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
 impl Validate for HistoryConfig {
     fn validate(&self, path: &str, problems: &mut Problems) {
         if let Some(Err(problem)) = self.url.as_deref().map(tidegate_store::parse) {

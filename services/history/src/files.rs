@@ -16,6 +16,8 @@ use parquet::schema::types::ColumnPath;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use tidegate_runtime::error_line;
+use tokio::runtime::Handle;
 
 /// Files are closed at this size.
 pub(crate) const TARGET_OCTETS: u64 = 256 << 20;
@@ -29,7 +31,7 @@ const RISING: [&str; 5] = ["time", "logged", "sequence", "log_offset", "lock_sin
 const HASHES: [&str; 1] = ["recipient_hashes.list.element"];
 
 /// Writes files of one table. What is not closed is not in any file.
-pub struct FileWriter {
+pub(crate) struct FileWriter {
     table: Arc<LakeTable>,
     writer: DeltaWriter,
 }
@@ -38,7 +40,7 @@ pub struct FileWriter {
 ///
 /// # Errors
 /// When the rows lack a column to sort by.
-pub fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let column = |name: &str| {
         let values = rows.column_by_name(name).cloned();
         let values = values.ok_or_else(|| ArrowError::SchemaError(format!("there is no column {name}")))?;
@@ -47,6 +49,32 @@ pub fn sorted(table: Table, rows: &RecordBatch) -> Result<RecordBatch, ArrowErro
     let [first, second] = table.order();
     let order = [DATE, first, second].into_iter().map(column).collect::<Result<Vec<_>, ArrowError>>()?;
     take_record_batch(rows, &lexsort_to_indices(&order, None)?)
+}
+
+/// Sorts and writes rows, and closes the files; compressing them must not keep others on this thread waiting.
+///
+/// # Errors
+/// When the store does not take them.
+pub(crate) async fn write_sorted(table: &Arc<LakeTable>, rows: &RecordBatch) -> Result<Vec<Add>, LakeError> {
+    let (table, rows, runtime) = (Arc::clone(table), rows.clone(), Handle::current());
+    let name = table.table();
+    let written = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move {
+            let rows = sorted(name, &rows).map_err(|error| table.failed("sorting rows of", error.into()))?;
+            let mut writer = FileWriter::new(&table);
+            if let Err(error) = writer.write(&rows).await {
+                if let Err(error) = writer.abort().await {
+                    tracing::warn!(error = %error_line(&error), "an upload could not be taken back");
+                }
+                return Err(error);
+            }
+            writer.close().await
+        })
+    });
+    match written.await {
+        Ok(written) => written,
+        Err(error) => Err(LakeError::Panicked { table: name.name(), source: error }),
+    }
 }
 
 impl FileWriter {

@@ -1,10 +1,11 @@
 //! Rows into a table without a log: for measuring, and for what is older than the log.
 
 use crate::config::HistoryConfig;
-use crate::files::{FileWriter, TARGET_OCTETS, sorted};
+use crate::files::{TARGET_OCTETS, write_sorted};
 use crate::lake::{Lake, LakeError, LakeTable};
 use crate::tables::Table;
 use crate::upkeep::{Room, merge_all};
+use arrow::error::ArrowError;
 use deltalake::kernel::Action;
 use std::sync::Arc;
 use tidegate_bus::Record;
@@ -43,11 +44,9 @@ impl Filler {
     /// # Errors
     /// When the store does not take it: what was added is gone then.
     pub async fn write(&mut self) -> Result<Filled, LakeError> {
-        let failed = |error: arrow::error::ArrowError| self.table.failed("sorting rows of", error.into());
-        let rows = self.rows.take().and_then(|rows| sorted(self.table.table(), &rows)).map_err(failed)?;
-        let mut writer = FileWriter::new(&self.table);
-        writer.write(&rows).await?;
-        let added = writer.close().await?;
+        let failed = |error: ArrowError| self.table.failed("putting together rows of", error.into());
+        let rows = self.rows.take().map_err(failed)?;
+        let added = write_sorted(&self.table, &rows).await?;
         let octets = added.iter().map(|add| add.size.unsigned_abs()).sum();
         let mut state = self.table.newest();
         self.table.append(&mut state, added.into_iter().map(Action::Add).collect(), Vec::new()).await?;

@@ -188,9 +188,7 @@ impl LakeTable {
             opened
         } else {
             // Another replica made it at the same moment.
-            let mut opened = DeltaTable::new(Arc::clone(&log_store));
-            opened.load().await.map_err(failed)?;
-            opened
+            load(&log_store).await.map_err(failed)?
         };
         let missing = missing_columns(table, &opened)?;
         if !missing.is_empty() {
@@ -271,18 +269,7 @@ impl LakeTable {
             predicate: None,
         };
         let transactions: Vec<_> = numbers.into_iter().map(|(app, number)| Transaction::new(app, number)).collect();
-        for _ in 0..MAX_ATTEMPTS {
-            match self.commit(state, &actions, transactions.clone(), operation.clone()).await {
-                Ok(()) => return Ok(Committed::Done),
-                Err(Failure::Conflict) => {
-                    // Upkeep came first, or somebody else with the same records: who calls finds out.
-                    return Ok(Committed::Overtaken);
-                }
-                Err(Failure::Late) => {}
-                Err(Failure::Failed(error)) => return Err(error),
-            }
-        }
-        Err(LakeError::Busy { table: self.table.name() })
+        self.commit(state, &actions, transactions, operation).await
     }
 
     /// Takes files out and puts others in their place, as of `state`. Another commit of this kind that came first
@@ -298,40 +285,38 @@ impl LakeTable {
     ) -> Result<Committed, LakeError> {
         let number = self.numbers(state, &[UPKEEP.to_owned()]).await?[0].unwrap_or(0);
         let transactions = vec![Transaction::new(UPKEEP, number + 1)];
-        for _ in 0..MAX_ATTEMPTS {
-            match self.commit(state, &actions, transactions.clone(), operation.clone()).await {
-                Ok(()) => return Ok(Committed::Done),
-                Err(Failure::Conflict) => return Ok(Committed::Overtaken),
-                Err(Failure::Late) => {}
-                Err(Failure::Failed(error)) => return Err(error),
-            }
-        }
-        Err(LakeError::Busy { table: self.table.name() })
+        self.commit(state, &actions, transactions, operation).await
     }
 
+    /// Commits, however many others do meanwhile, unless one of them is in its way: who calls finds out which it was.
     async fn commit(
         &self,
         state: &mut DeltaTableState,
         actions: &[Action],
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
-    ) -> Result<(), Failure> {
+    ) -> Result<Committed, LakeError> {
         // What is too old in the log goes when files are vacuumed: looking for it with each commit costs a listing.
         let properties = CommitProperties::default()
             .with_application_transactions(transactions)
             .with_cleanup_expired_logs(Some(false));
-        let builder = CommitBuilder::from(properties).with_actions(actions.to_vec());
-        match builder.build(Some(&*state), Arc::clone(&self.log_store), operation).await {
-            Ok(committed) => {
-                *state = committed.snapshot();
-                self.learn(state);
-                self.sync(committed.version());
-                Ok(())
+        for _ in 0..MAX_ATTEMPTS {
+            let builder = CommitBuilder::from(properties.clone()).with_actions(actions.to_vec());
+            match builder.build(Some(&*state), Arc::clone(&self.log_store), operation.clone()).await {
+                Ok(committed) => {
+                    *state = committed.snapshot();
+                    self.learn(state);
+                    self.sync(committed.version());
+                    return Ok(Committed::Done);
+                }
+                Err(DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) }) => {
+                    return Ok(Committed::Overtaken);
+                }
+                Err(DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) }) => {}
+                Err(source) => return Err(self.failed("committing to", source)),
             }
-            Err(DeltaTableError::Transaction { source: TransactionError::CommitConflict(_) }) => Err(Failure::Conflict),
-            Err(DeltaTableError::Transaction { source: TransactionError::MaxCommitAttempts(_) }) => Err(Failure::Late),
-            Err(source) => Err(Failure::Failed(self.failed("committing to", source))),
         }
+        Err(LakeError::Busy { table: self.table.name() })
     }
 
     /// In a local directory: a commit survives a power cut, too.
@@ -360,18 +345,15 @@ impl LakeTable {
     }
 }
 
-/// How a commit failed.
-enum Failure {
-    /// What came first is in its way.
-    Conflict,
-    /// Others came first all the time.
-    Late,
-    /// It is not known whether it is there.
-    Failed(LakeError),
-}
-
 fn failed(doing: &'static str, table: Table, source: DeltaTableError) -> LakeError {
     LakeError::Table { doing, table: table.name(), source: Box::new(source) }
+}
+
+/// A table with its newest state.
+pub(crate) async fn load(log_store: &LogStoreRef) -> Result<DeltaTable, DeltaTableError> {
+    let mut table = DeltaTable::new(Arc::clone(log_store));
+    table.load().await?;
+    Ok(table)
 }
 
 /// The URL of a folder below another.
@@ -406,6 +388,3 @@ fn missing_columns(table: Table, opened: &DeltaTable) -> Result<Vec<StructField>
 fn names(fields: &[StructField]) -> Vec<&str> {
     fields.iter().map(|field| field.name().as_str()).collect()
 }
-
-/// How long a state that others may have changed is taken as new.
-pub(crate) const FRESH: Duration = Duration::from_millis(500);

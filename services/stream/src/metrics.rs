@@ -159,8 +159,8 @@ impl Metrics {
         for result in ["taken", "refused"] {
             drop(self.rule_reloads.get_or_create(&ResultLabel { result }));
         }
-        for change in CHANGES {
-            drop(self.changes.get_or_create(&ChangeLabel { change: change_name(change) }));
+        for change in Change::ALL {
+            drop(self.changes.get_or_create(&ChangeLabel { change: change.as_str() }));
         }
     }
 
@@ -180,7 +180,7 @@ impl Metrics {
             }
         }
         for change in &output.changes {
-            self.changes.get_or_create(&ChangeLabel { change: change_name(*change) }).inc();
+            self.changes.get_or_create(&ChangeLabel { change: change.as_str() }).inc();
         }
         for rule in &output.observed {
             self.observed.get_or_create(&RuleLabel { rule: rule.name.clone() }).inc();
@@ -219,27 +219,4 @@ impl Metrics {
 
 fn gauge(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// All kinds of changes.
-const CHANGES: [Change; 7] = [
-    Change::Locked,
-    Change::Throttled,
-    Change::Noticed,
-    Change::Unlocked,
-    Change::Expired,
-    Change::Amended,
-    Change::CommandRefused,
-];
-
-fn change_name(change: Change) -> &'static str {
-    match change {
-        Change::Locked => "locked",
-        Change::Throttled => "throttled",
-        Change::Noticed => "noticed",
-        Change::Unlocked => "unlocked",
-        Change::Expired => "expired",
-        Change::Amended => "amended",
-        Change::CommandRefused => "command_refused",
-    }
 }

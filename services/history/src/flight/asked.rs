@@ -1,7 +1,7 @@
 //! Who asks, whether they may, and the audit of it.
 
 use crate::query::Asker;
-use tidegate_access::{Access, Need, Principal, Scope};
+use tidegate_access::{Access, Need};
 use tidegate_gate::{Audit, Caller, as_bearer};
 use tidegate_proto::v1;
 use tonic::{Request, Status};
@@ -49,20 +49,8 @@ impl Desk {
         what: &str,
     ) -> Result<Asked, Status> {
         let caller = Caller::of(request)?;
-        let scope = match &caller.principal {
-            Principal::Person(person) => person.scope.clone(),
-            Principal::Edge(_) | Principal::Enrolling(_) => Scope::domains(Vec::<String>::new()),
-        };
-        let record = v1::AuditRecord {
-            actor: caller.principal.name().to_owned(),
-            role: caller.principal.role().to_owned(),
-            peer: caller.peer.clone(),
-            method: method.to_owned(),
-            request: what.to_owned(),
-            allowed: true,
-            ..v1::AuditRecord::default()
-        };
-        let asked = Asked { asker: Asker { name: record.actor.clone(), scope }, record };
+        let record = caller.record(method.to_owned(), what.to_owned());
+        let asked = Asked { asker: Asker { name: record.actor.clone(), scope: caller.scope() }, record };
         if caller.principal.meets(need) {
             return Ok(asked);
         }

@@ -3,7 +3,7 @@
 use super::functions;
 use super::scan::scan;
 use super::views::View;
-use crate::lake::{FRESH, Lake};
+use crate::lake::Lake;
 use crate::tables::Table;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
@@ -15,9 +15,12 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_access::Scope;
 use tokio::time::Instant;
 
+/// How long a state that others may have changed is taken as new.
+const FRESH: Duration = Duration::from_millis(500);
 /// Name of the catalog.
 pub(crate) const CATALOG: &str = "tidegate";
 /// Name of the schema with tables and views.

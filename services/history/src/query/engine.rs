@@ -118,7 +118,7 @@ impl Engine {
         Ok(Self {
             lake,
             bounds,
-            spill: config.spill_directory.clone().unwrap_or_else(std::env::temp_dir),
+            spill: config.spill_directory(),
             base,
             refreshed: Arc::default(),
             permits: Arc::new(Semaphore::new(queries.concurrency)),
@@ -137,7 +137,7 @@ impl Engine {
                 format!("the statement has {} octets; {} are allowed", sql.len(), self.bounds.max_statement_bytes);
             return Err(QueryError::Wrong { message });
         }
-        let wrong = |error| QueryError::of(error, self.bounds.memory_bytes, self.bounds.spill_bytes);
+        let wrong = |error| self.failed(error);
         let context = self.context(&asker.scope).map_err(wrong)?;
         let plan = context.state().create_logical_plan(&numbered(sql)).await.map_err(wrong)?;
         let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

@@ -1,8 +1,8 @@
 //! One commit on its way: files are written, and the commit is made, again and again until it is in the table once.
 
 use super::pile::{Claim, Taken};
-use super::positions::app;
-use crate::files::{FileWriter, sorted};
+use super::positions::{app, reached};
+use crate::files::write_sorted;
 use crate::lake::{Committed, Lake, LakeError, LakeTable};
 use crate::metrics::{Metrics, TableLabel};
 use crate::tables::{Rejected, Table};
@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use tidegate_bus::Topic;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::{Health, error_line};
-use tokio::runtime::Handle;
 
 /// How long a fault of the store is waited out, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -33,7 +32,6 @@ pub(crate) struct Parcel {
 }
 
 /// What it takes to send one.
-#[derive(Clone)]
 pub(crate) struct Sender {
     pub lake: Lake,
     pub log_id: String,
@@ -75,7 +73,7 @@ enum Attempt {
 
 impl Sender {
     /// Commits a parcel; does not give up, unless it is overtaken.
-    pub async fn send(self, parcel: Parcel) -> Sent {
+    pub async fn send(self: Arc<Self>, parcel: Parcel) -> Sent {
         let Parcel { table: kind, taken, base, since } = parcel;
         let Taken { rows, rejected, claims } = taken;
         let Some(topic) = kind.topic() else { return Sent { table: kind, claims, state: None } };
@@ -137,10 +135,7 @@ impl Sender {
         topic: Topic,
         claims: &BTreeMap<u32, Claim>,
     ) -> Result<BTreeMap<u32, Option<u64>>, LakeError> {
-        let state = table.refresh().await?;
-        let apps: Vec<String> = claims.keys().map(|partition| app(&self.log_id, topic, *partition)).collect();
-        let numbers = table.numbers(&state, &apps).await?;
-        Ok(claims.keys().copied().zip(numbers.into_iter().map(|number| number.map(i64::cast_unsigned))).collect())
+        reached(table, &self.log_id, topic, claims.keys().copied()).await
     }
 
     async fn fault(&self, table: &LakeTable, error: &LakeError, backoff: &mut Backoff) {
@@ -169,14 +164,13 @@ impl<'a> Commit<'a> {
     /// Writes the files, once, and commits them. Gives the table's state with the commit; none: it is overtaken.
     async fn make(mut self) -> Option<DeltaTableState> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let began = Instant::now();
+        let (began, name) = (Instant::now(), self.table.table().name());
         loop {
             let attempt = tokio::time::timeout(self.sender.attempt_wait, self.attempt()).await;
-            let name = self.table.table().name();
             match attempt.unwrap_or(Err(LakeError::Slow { table: name, after: self.sender.attempt_wait })) {
                 Ok(Attempt::Done(state)) => {
                     self.sender.health.ready(STORE);
-                    let label = TableLabel { table: self.table.table().name() };
+                    let label = TableLabel { table: name };
                     let seconds = began.elapsed().as_secs_f64();
                     self.sender.metrics.commit_seconds.get_or_create(&label).observe(seconds);
                     return Some(state);
@@ -194,14 +188,10 @@ impl<'a> Commit<'a> {
 
     async fn attempt(&mut self) -> Result<Attempt, LakeError> {
         let is_old = |since: Instant| since.elapsed() > self.sender.files_last;
-        let (added, _) = match &self.added {
-            Some((files, since)) if files.is_empty() || !is_old(*since) => (files, since),
-            _ => {
-                let began = Instant::now();
-                let (files, since) = self.added.insert((write(self.table, &self.rows).await?, began));
-                (&*files, &*since)
-            }
-        };
+        if self.added.as_ref().is_none_or(|(files, since)| !files.is_empty() && is_old(*since)) {
+            let began = Instant::now();
+            self.added = Some((write_sorted(self.table, &self.rows).await?, began));
+        }
         let mut state = if let Some(base) = self.base.take() {
             base
         } else {
@@ -215,7 +205,7 @@ impl<'a> Commit<'a> {
             }
             state
         };
-        let actions = added.iter().cloned().map(Action::Add).collect();
+        let actions = self.added.iter().flat_map(|(files, _)| files).cloned().map(Action::Add).collect();
         let number = |(partition, claim): (&u32, &Claim)| {
             (app(&self.sender.log_id, self.topic, *partition), claim.next.cast_signed())
         };
@@ -223,28 +213,5 @@ impl<'a> Commit<'a> {
             Committed::Done => Ok(Attempt::Done(state)),
             Committed::Overtaken => Ok(Attempt::Again),
         }
-    }
-}
-
-/// Sorts and writes rows; compressing them must not keep others on this thread waiting.
-async fn write(table: &Arc<LakeTable>, rows: &RecordBatch) -> Result<Vec<Add>, LakeError> {
-    let (table, rows, runtime) = (Arc::clone(table), rows.clone(), Handle::current());
-    let name = table.table();
-    let written = tokio::task::spawn_blocking(move || {
-        runtime.block_on(async move {
-            let rows = sorted(name, &rows).map_err(|error| table.failed("sorting rows of", error.into()))?;
-            let mut writer = FileWriter::new(&table);
-            if let Err(error) = writer.write(&rows).await {
-                if let Err(error) = writer.abort().await {
-                    tracing::warn!(error = %error_line(&error), "an upload could not be taken back");
-                }
-                return Err(error);
-            }
-            writer.close().await
-        })
-    });
-    match written.await {
-        Ok(written) => written,
-        Err(error) => Err(LakeError::Panicked { table: name.name(), source: error }),
     }
 }

@@ -1,6 +1,6 @@
 //! Where to read on, as the tables say it.
 
-use crate::lake::{Lake, LakeError};
+use crate::lake::{Lake, LakeError, LakeTable};
 use crate::tables::Table;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_bus::{Bus, BusError, ReadFrom, Topic};
@@ -30,6 +30,23 @@ pub(crate) fn app(log_id: &str, topic: Topic, partition: u32) -> String {
     format!("tidegate/{log_id}/{}/{partition}", topic.suffix())
 }
 
+/// Up to where records of partitions of a topic are in a table (none: nothing yet), after looking whether others have
+/// committed.
+///
+/// # Errors
+/// When the store does not answer.
+pub(crate) async fn reached(
+    table: &LakeTable,
+    log_id: &str,
+    topic: Topic,
+    partitions: impl Iterator<Item = u32> + Clone,
+) -> Result<BTreeMap<u32, Option<u64>>, LakeError> {
+    let state = table.refresh().await?;
+    let apps: Vec<String> = partitions.clone().map(|partition| app(log_id, topic, partition)).collect();
+    let numbers = table.numbers(&state, &apps).await?;
+    Ok(partitions.zip(numbers.into_iter().map(|number| number.map(i64::cast_unsigned))).collect())
+}
+
 impl Positions {
     /// What the tables say of `partitions`, after looking whether others have committed.
     pub async fn read(lake: &Lake, log_id: &str, partitions: &BTreeSet<u32>) -> Result<Self, LakeError> {
@@ -37,11 +54,8 @@ impl Positions {
         for topic in TOPICS {
             let Some(kind) = Table::of_topic(topic) else { continue };
             let table = lake.table(kind);
-            let state = table.refresh().await?;
-            let apps: Vec<String> = partitions.iter().map(|partition| app(log_id, topic, *partition)).collect();
-            let numbers = table.numbers(&state, &apps).await?;
-            for (partition, number) in partitions.iter().zip(numbers) {
-                by_partition.insert((kind, *partition), number.map(i64::cast_unsigned));
+            for (partition, next) in reached(table, log_id, topic, partitions.iter().copied()).await? {
+                by_partition.insert((kind, partition), next);
             }
         }
         Ok(Self { by_partition })

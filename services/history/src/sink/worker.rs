@@ -34,14 +34,11 @@ pub(crate) const PART: &str = "history";
 /// Fills the tables.
 pub(crate) struct Sink {
     bus: Arc<dyn Bus>,
-    lake: Lake,
-    metrics: Metrics,
-    health: Health,
+    /// Commits, beside the loop: has the tables, the metrics and the readiness of both.
+    sender: Arc<Sender>,
     clock: Clock,
     commit_interval: Duration,
     commit_records: usize,
-    files_last: Duration,
-    store_timeout: Duration,
     membership: Box<dyn Membership>,
     wanted: BTreeSet<u32>,
     /// What the tables say; none: that is to be looked up before anything is read.
@@ -82,16 +79,20 @@ impl Sink {
         let filled = Table::ALL.into_iter().filter(|table| table.topic().is_some());
         let piled = |table| (table, Piled { pile: Pile::new(table), is_sending: false, base: None });
         health.needs(PART);
-        Self {
-            bus,
+        let sender = Arc::new(Sender {
             lake,
+            log_id: bus.log_id().to_owned(),
             metrics,
             health,
+            files_last: Duration::from_secs(config.vacuum_after_s) / 4,
+            attempt_wait: Duration::from_millis(config.store_timeout_ms),
+        });
+        Self {
+            bus,
+            sender,
             clock,
             commit_interval: Duration::from_millis(config.commit_interval_ms),
             commit_records: config.commit_records,
-            files_last: Duration::from_secs(config.vacuum_after_s) / 4,
-            store_timeout: Duration::from_millis(config.store_timeout_ms),
             membership,
             wanted: BTreeSet::new(),
             positions: None,
@@ -148,13 +149,13 @@ impl Sink {
             match next {
                 Next::Wanted(Ok(wanted)) => {
                     tracing::info!(partitions = ?wanted, "the history of these partitions is written here now");
-                    self.metrics.owned.set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
+                    self.sender.metrics.owned.set(i64::try_from(wanted.len()).unwrap_or(i64::MAX));
                     self.is_keeper.send_replace(wanted.contains(&0));
                     self.wanted = wanted;
                     self.forget();
                     reader = None;
                     if self.wanted.is_empty() {
-                        self.health.ready(PART);
+                        self.sender.health.ready(PART);
                     }
                 }
                 Next::Wanted(Err(source)) => return Err(HistoryError::Membership { source }),
@@ -185,14 +186,14 @@ impl Sink {
 
     /// Looks up where to read on, and begins. Gives none when that cannot be had now.
     async fn begin(&mut self, backoff: &mut Backoff, shutdown: &CancellationToken) -> Option<Box<dyn Reader>> {
-        let positions = match Positions::read(&self.lake, self.bus.log_id(), &self.wanted).await {
+        let positions = match Positions::read(&self.sender.lake, &self.sender.log_id, &self.wanted).await {
             Ok(positions) => positions,
             Err(error) => {
                 self.fault("looking up where to read on", &error, backoff, shutdown).await;
                 return None;
             }
         };
-        let events = self.lake.table(Table::Events);
+        let events = self.sender.lake.table(Table::Events);
         self.seen = match Seen::read(events, &self.wanted, (self.clock)()).await {
             Ok(seen) => seen,
             Err(error) => {
@@ -208,7 +209,7 @@ impl Sink {
             }
         };
         if start.missed > 0 {
-            self.metrics.missed.inc_by(start.missed);
+            self.sender.metrics.missed.inc_by(start.missed);
             tracing::error!(records = start.missed, "the log has deleted records that were not read yet");
         }
         let reader = match self.bus.read(&start.from).await {
@@ -219,17 +220,17 @@ impl Sink {
             }
         };
         if start.too_short.is_empty() {
-            self.health.ready(PART);
+            self.sender.health.ready(PART);
             self.look_again = None;
         } else {
             let told = start.too_short.join("; ");
             tracing::error!(%told, "the log is not the one that the tables were filled from; was a topic made anew?");
-            self.health.not_ready(PART, format!("{told}: if the topic was made anew, name another history.url"));
+            self.sender.health.not_ready(PART, format!("{told}: if the topic was made anew, name another history.url"));
             self.look_again = Some(Instant::now() + LOOK_AGAIN);
         }
         // As of these states the tables say so.
         for (table, piled) in &mut self.piles {
-            piled.base = Some(self.lake.table(*table).newest());
+            piled.base = Some(self.sender.lake.table(*table).newest());
         }
         self.positions = Some(positions);
         Some(reader)
@@ -245,12 +246,12 @@ impl Sink {
     }
 
     fn take(&mut self, batch: Batch) {
-        self.metrics.damaged.inc_by(batch.damaged);
+        self.sender.metrics.damaged.inc_by(batch.damaged);
         let now = Instant::now();
         for record in batch.records {
             let Some(table) = Table::of_topic(record.topic) else { continue };
             if table == Table::Events && self.is_repeat(&record) {
-                self.metrics.repeats.inc();
+                self.sender.metrics.repeats.inc();
                 continue;
             }
             let Some(piled) = self.piles.get_mut(&table) else { continue };
@@ -269,7 +270,7 @@ impl Sink {
         }
         for (table, piled) in &self.piles {
             let waiting = i64::try_from(piled.pile.len()).unwrap_or(i64::MAX);
-            self.metrics.waiting.get_or_create(&TableLabel { table: table.name() }).set(waiting);
+            self.sender.metrics.waiting.get_or_create(&TableLabel { table: table.name() }).set(waiting);
         }
     }
 
@@ -284,14 +285,6 @@ impl Sink {
             return;
         }
         let now = Instant::now();
-        let sender = Sender {
-            lake: self.lake.clone(),
-            log_id: self.bus.log_id().to_owned(),
-            metrics: self.metrics.clone(),
-            health: self.health.clone(),
-            files_last: self.files_last,
-            attempt_wait: self.store_timeout,
-        };
         for (table, piled) in &mut self.piles {
             let Some(since) = piled.pile.since().filter(|_| !piled.is_sending) else { continue };
             let is_due = now.duration_since(since) >= self.commit_interval || piled.pile.is_full(self.commit_records);
@@ -302,7 +295,7 @@ impl Sink {
                 Ok(taken) => {
                     piled.is_sending = true;
                     let parcel = Parcel { table: *table, taken, base: piled.base.take(), since };
-                    self.sending.spawn(sender.clone().send(parcel));
+                    self.sending.spawn(Arc::clone(&self.sender).send(parcel));
                 }
                 Err(error) => {
                     tracing::error!(table = table.name(), %error, "rows cannot be put together; reading them again");
@@ -364,7 +357,7 @@ impl Sink {
     ) {
         let (error, pause) = (error_line(error), backoff.pause());
         tracing::warn!(%error, retry_ms = pause.as_millis(), "{doing} failed; trying again");
-        self.health.not_ready(PART, format!("{doing} fails: {error}"));
+        self.sender.health.not_ready(PART, format!("{doing} fails: {error}"));
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(pause) => {}

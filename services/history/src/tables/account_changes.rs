@@ -71,7 +71,7 @@ pub(super) fn add(record: &Record, rows: &mut Rows) -> Result<(), String> {
     });
     let rule = notice.map(|notice| &notice.rule).or(rule);
     rows.date(day_of(time_ms, record.time_ms)).time_ms(time_ms).text(state.account.as_str());
-    rows.text(state.status.as_str()).text(milestone.map_or("", |milestone| name_of(milestone.change)));
+    rows.text(state.status.as_str()).text(milestone.map_or("", |milestone| milestone.change.as_str()));
     rows.long(Some(state.version));
     rows.text(
         milestone.and_then(|one| one.rule.as_deref()).or(rule.map(|rule| rule.name.as_str())).unwrap_or_default(),
@@ -105,18 +105,6 @@ fn json(evidence: &[Evidence]) -> String {
     }
     let values = evidence.iter().map(|one| (one.column.clone(), serde_json::Value::from(one.value)));
     serde_json::Value::Object(values.collect()).to_string()
-}
-
-fn name_of(change: Change) -> &'static str {
-    match change {
-        Change::Locked => "locked",
-        Change::Throttled => "throttled",
-        Change::Noticed => "noticed",
-        Change::Unlocked => "unlocked",
-        Change::Expired => "expired",
-        Change::Amended => "amended",
-        Change::CommandRefused => "command_refused",
-    }
 }
 
 fn queued(queued_mail: QueuedMail) -> &'static str {

@@ -5,17 +5,18 @@ use crate::config::HistoryConfig;
 use crate::files::FileWriter;
 use crate::lake::{Committed, LakeError, LakeTable};
 use crate::query::{plain_rows, scan};
+use crate::tables::DATE;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::delta_datafusion::FileSelection;
-use deltalake::kernel::{Action, Add, Remove};
+use deltalake::kernel::{Action, Add, LogicalFileView};
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
-use futures::StreamExt as _;
-use std::collections::HashMap;
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_runtime::error_line;
@@ -30,8 +31,7 @@ pub(crate) struct Room {
 impl Room {
     /// As configured.
     pub fn of(config: &HistoryConfig) -> Self {
-        let spill = config.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
-        Self { memory_bytes: config.upkeep_memory_bytes, spill }
+        Self { memory_bytes: config.upkeep_memory_bytes, spill: config.spill_directory() }
     }
 }
 
@@ -131,45 +131,37 @@ pub(super) async fn swap(
     added: Vec<Add>,
     changes_data: bool,
 ) -> Result<Vec<Action>, LakeError> {
-    let mut removes = removes(state, table, changes_data).await?;
-    let mut actions = Vec::with_capacity(paths.len() + added.len());
-    for path in paths {
-        if let Some(remove) = removes.remove(path) {
-            actions.push(Action::Remove(remove));
-        } else {
-            // Somebody has rewritten it meanwhile: the commit fails for the same reason.
-            tracing::debug!(path, "a file that was rewritten is not in the table any more");
-        }
-    }
+    // One that somebody has rewritten meanwhile is not there any more: the commit fails for the same reason.
+    let paths: HashSet<&str> = paths.iter().map(String::as_str).collect();
+    let mut actions = removes(state, table, changes_data, |file| paths.contains(file.path.as_str())).await?;
     actions.extend(added.into_iter().map(Action::Add));
     Ok(actions)
 }
 
-/// For each file of the table, what takes it out.
+/// What takes those files out of the table that `goes` is true of.
 pub(super) async fn removes(
     state: &DeltaTableState,
     table: &LakeTable,
     changes_data: bool,
-) -> Result<HashMap<String, Remove>, LakeError> {
-    let mut files = state.snapshot().file_views(table.log_store(), None);
-    let mut removes = HashMap::new();
-    while let Some(file) = files.next().await {
-        let file = file.map_err(|source| table.failed("reading", source))?;
-        removes.insert(file.path().into_owned(), file.remove_action(changes_data));
-    }
-    Ok(removes)
+    goes: impl Fn(&FileOf) -> bool,
+) -> Result<Vec<Action>, LakeError> {
+    let views = state.snapshot().file_views(table.log_store(), None);
+    let removes = views.try_filter_map(|view| {
+        let remove = goes(&file_of(&view)).then(|| Action::Remove(view.remove_action(changes_data)));
+        async move { Ok(remove) }
+    });
+    removes.try_collect().await.map_err(|source| table.failed("reading", source))
 }
 
 /// The files of the table.
 pub(super) async fn files(state: &DeltaTableState, table: &LakeTable) -> Result<Vec<FileOf>, LakeError> {
-    let mut views = state.snapshot().file_views(table.log_store(), None);
-    let mut files = Vec::new();
-    while let Some(file) = views.next().await {
-        let file = file.map_err(|source| table.failed("reading", source))?;
-        let date = file.partition_values_map().remove(crate::tables::DATE).flatten().unwrap_or_default();
-        files.push(FileOf { path: file.path().into_owned(), date, size: file.size().unsigned_abs() });
-    }
-    Ok(files)
+    let views = state.snapshot().file_views(table.log_store(), None);
+    views.map_ok(|view| file_of(&view)).try_collect().await.map_err(|source| table.failed("reading", source))
+}
+
+fn file_of(view: &LogicalFileView) -> FileOf {
+    let date = view.partition_values_map().remove(DATE).flatten().unwrap_or_default();
+    FileOf { path: view.path().into_owned(), date, size: view.size().unsigned_abs() }
 }
 
 pub(super) fn context(room: &Room) -> Result<SessionContext, DataFusionError> {

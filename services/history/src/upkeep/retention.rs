@@ -1,12 +1,9 @@
 //! What is too old goes, day by day; what is no longer named by a table is deleted from the store.
 
 use super::merge::removes;
-use crate::lake::{Committed, LakeError, LakeTable};
-use crate::tables::DATE;
+use crate::lake::{Committed, LakeError, LakeTable, load};
 use chrono::{DateTime, TimeDelta};
-use deltalake::DeltaTable;
 use deltalake::checkpoints::cleanup_metadata;
-use deltalake::kernel::Action;
 use deltalake::operations::vacuum::VacuumMode;
 use deltalake::protocol::DeltaOperation;
 use deltalake::table::state::DeltaTableState;
@@ -22,11 +19,7 @@ pub(super) async fn forget_before(
     state: &mut DeltaTableState,
     oldest: &str,
 ) -> Result<(usize, Committed), LakeError> {
-    let old = removes(state, table, true).await?.into_values().filter(|remove| {
-        let date = remove.partition_values.as_ref().and_then(|values| values.get(DATE)).cloned().flatten();
-        date.is_some_and(|date| date.as_str() < oldest)
-    });
-    let actions: Vec<Action> = old.map(Action::Remove).collect();
+    let actions = removes(state, table, true, |file| file.date.as_str() < oldest).await?;
     let count = actions.len();
     if count == 0 {
         return Ok((0, Committed::Done));
@@ -39,18 +32,16 @@ pub(super) async fn forget_before(
 /// there were.
 pub(super) async fn vacuum(table: &LakeTable, after: Duration) -> Result<usize, LakeError> {
     let failed = |source| table.failed("vacuuming", source);
-    let mut opened = DeltaTable::new(Arc::clone(table.log_store()));
-    opened.load().await.map_err(failed)?;
-    let (_, metrics) = opened
+    let (vacuumed, metrics) = load(table.log_store())
+        .await
+        .map_err(failed)?
         .vacuum()
         .with_mode(VacuumMode::Full)
         .with_retention_period(TimeDelta::from_std(after).unwrap_or(TimeDelta::MAX))
         .with_enforce_retention_duration(false)
         .await
         .map_err(failed)?;
-    let mut opened = DeltaTable::new(Arc::clone(table.log_store()));
-    opened.load().await.map_err(failed)?;
-    cleanup_metadata(&opened, None).await.map_err(failed)?;
+    cleanup_metadata(&vacuumed, None).await.map_err(failed)?;
     Ok(metrics.files_deleted.len())
 }
 

@@ -4,10 +4,10 @@ use super::Scale;
 use super::report::Figure;
 use super::stopwatch::{Spent, Stopwatch, quantile};
 use super::traffic::{Tail, Traffic};
+use crate::admin::connect::HistoryArgs;
+use crate::history::client::HistoryClient;
 use anyhow::Context as _;
-use arrow_flight::sql::client::FlightSqlServiceClient;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use std::path::Path;
@@ -20,7 +20,6 @@ use tidegate_history::{Filler, HistoryConfig, Lake, Service, Table, compact};
 use tidegate_proto::event_to_proto;
 use tidegate_runtime::Health;
 use tidegate_runtime::shutdown::CancellationToken;
-use tonic::transport::Channel;
 
 /// 2026-11-01 00:00 UTC.
 const FIRST_DAY_MS: i64 = 1_793_491_200_000;
@@ -158,8 +157,8 @@ async fn ask(lake: Lake, config: HistoryConfig, directory: &Path, rows: u64) -> 
     let bus = EmbeddedBus::open(log)?;
     let (mut registry, health, shared) = (Registry::default(), Health::new(), bus.clone() as Arc<dyn Bus>);
     let service = Service::bind_over(lake, config, shared, &mut registry, health, Access::off()).await?;
-    let channel = Channel::from_shared(format!("http://{}", service.local_addr()))?.connect().await?;
-    let (stop, analyst) = (CancellationToken::new(), Analyst(channel));
+    let server = HistoryArgs::without_credentials(format!("http://{}", service.local_addr()));
+    let (stop, analyst) = (CancellationToken::new(), HistoryClient::new(server.connection().await?));
     let running = tokio::spawn(service.run(stop.clone()));
     let mut figures = Vec::new();
     for (what, sql) in QUESTIONS {
@@ -180,7 +179,7 @@ async fn ask(lake: Lake, config: HistoryConfig, directory: &Path, rows: u64) -> 
     Ok(figures)
 }
 
-async fn seconds_to_queryable(bus: &dyn Bus, analyst: &Analyst) -> anyhow::Result<Figure> {
+async fn seconds_to_queryable(bus: &dyn Bus, analyst: &HistoryClient) -> anyhow::Result<Figure> {
     let mut traffic = Traffic::new(10, Tail::Flat)?;
     let (watch, mut seconds) = (Stopwatch::start(), Vec::new());
     for number in 0..SENT {
@@ -193,7 +192,7 @@ async fn seconds_to_queryable(bus: &dyn Bus, analyst: &Analyst) -> anyhow::Resul
         let sql = format!(
             "SELECT count(*) FROM events WHERE node = 'fresh' AND date > DATE '2026-11-30' HAVING count(*) > {number}"
         );
-        while analyst.ask(&sql).await? == 0 {
+        while analyst.ask(&sql).await?.iter().all(|batch| batch.num_rows() == 0) {
             anyhow::ensure!(began.elapsed() < PATIENCE, "an event cannot be queried");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -203,22 +202,4 @@ async fn seconds_to_queryable(bus: &dyn Bus, analyst: &Analyst) -> anyhow::Resul
     let settings = "commit_interval_ms = 1000, embedded log".to_owned();
     let figure = Figure::rate("history, from send to queryable", settings, "s", SENT, watch.spent());
     Ok(Figure { value: quantile(&seconds, 0.5), p99: Some(quantile(&seconds, 0.99)), ..figure })
-}
-
-/// Asks over Flight SQL.
-struct Analyst(Channel);
-
-impl Analyst {
-    /// How many rows come.
-    async fn ask(&self, sql: &str) -> anyhow::Result<usize> {
-        let mut client = FlightSqlServiceClient::new(self.0.clone());
-        let info = client.execute(sql.to_owned(), None).await?;
-        let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket).context("no ticket")?;
-        let mut rows = client.do_get(ticket).await?;
-        let mut count = 0;
-        while let Some(batch) = rows.try_next().await? {
-            count += batch.num_rows();
-        }
-        Ok(count)
-    }
 }
