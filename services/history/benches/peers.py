@@ -17,7 +17,7 @@ import deltalake  # noqa: E402
 import duckdb  # noqa: E402
 import polars as pl  # noqa: E402
 
-ACCOUNT, DAY = "user1000@example.org", "2026-11-15"
+ACCOUNT, DAY = "user1000@example.org", "2026-10-15"
 
 QUESTIONS = {
     "one account's month": f"""

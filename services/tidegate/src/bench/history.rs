@@ -5,6 +5,7 @@ use super::report::Figure;
 use super::stopwatch::{Spent, Stopwatch, quantile};
 use super::traffic::{Tail, Traffic};
 use crate::admin::connect::HistoryArgs;
+use crate::admin::format::now_ms;
 use crate::history::client::HistoryClient;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -21,8 +22,8 @@ use tidegate_proto::event_to_proto;
 use tidegate_runtime::Health;
 use tidegate_runtime::shutdown::CancellationToken;
 
-/// 2026-11-01 00:00 UTC.
-const FIRST_DAY_MS: i64 = 1_793_491_200_000;
+/// 2026-10-01 00:00 UTC: all of it has passed, so that what is sent now is of a later day.
+const FIRST_DAY_MS: i64 = 1_790_812_800_000;
 const DAY_MS: i64 = 86_400_000;
 const DAYS: u64 = 30;
 const ACCOUNTS: u64 = 200_000;
@@ -81,11 +82,15 @@ pub async fn measure(scale: Scale, tables: Option<&Path>) -> anyhow::Result<Vec<
     let watch = Stopwatch::start();
     let (merged, octets) = compact(&lake, Table::Events, &config).await.map_err(anyhow::Error::msg)?;
     let spent = watch.spent();
-    let settings = format!("{rows} rows in {merged} files, sorted anew");
-    figures.push(per_core(Figure::rate("history, files put together", settings, "rows/s/core", rows, spent), spent));
-    let settings = format!("{rows} rows, {ACCOUNTS} accounts, {DAYS} days, put together");
-    let size = Figure::rate("history, an event on disk", settings, "octets", rows, spent);
-    figures.push(Figure { value: octets as f64 / rows as f64, ..size });
+    // With few rows a day has few files, and none are put together.
+    if merged > 0 {
+        let settings = format!("{rows} rows in {merged} files, sorted anew");
+        figures
+            .push(per_core(Figure::rate("history, files put together", settings, "rows/s/core", rows, spent), spent));
+        let settings = format!("{rows} rows, {ACCOUNTS} accounts, {DAYS} days, put together");
+        let size = Figure::rate("history, an event on disk", settings, "octets", rows, spent);
+        figures.push(Figure { value: octets as f64 / rows as f64, ..size });
+    }
     figures.extend(ask(lake, config, directory.path(), rows).await?);
     Ok(figures)
 }
@@ -162,7 +167,7 @@ async fn ask(lake: Lake, config: HistoryConfig, directory: &Path, rows: u64) -> 
     let running = tokio::spawn(service.run(stop.clone()));
     let mut figures = Vec::new();
     for (what, sql) in QUESTIONS {
-        let sql = sql.replace("$account", "user1000@example.org").replace("$day", "2026-11-15");
+        let sql = sql.replace("$account", "user1000@example.org").replace("$day", "2026-10-15");
         let (watch, mut seconds) = (Stopwatch::start(), Vec::new());
         for _ in 0..TIMES {
             let began = Instant::now();
@@ -183,14 +188,13 @@ async fn seconds_to_queryable(bus: &dyn Bus, analyst: &HistoryClient) -> anyhow:
     let mut traffic = Traffic::new(10, Tail::Flat)?;
     let (watch, mut seconds) = (Stopwatch::start(), Vec::new());
     for number in 0..SENT {
-        let at_ms = FIRST_DAY_MS + DAYS.cast_signed() * DAY_MS;
-        let event = traffic.event("fresh", at_ms);
+        let event = traffic.event("fresh", now_ms());
         let value = event_to_proto(&event).encode_to_vec();
         let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
         let began = Instant::now();
         bus.append(Topic::Events, vec![Message { key, value: Some(value.into()) }]).await?;
         let sql = format!(
-            "SELECT count(*) FROM events WHERE node = 'fresh' AND date > DATE '2026-11-30' HAVING count(*) > {number}"
+            "SELECT count(*) FROM events WHERE node = 'fresh' AND date > DATE '2026-10-30' HAVING count(*) > {number}"
         );
         while analyst.ask(&sql).await?.iter().all(|batch| batch.num_rows() == 0) {
             anyhow::ensure!(began.elapsed() < PATIENCE, "an event cannot be queried");
