@@ -40,6 +40,7 @@ pub fn event_to_proto(event: &domain::Event) -> v1::Event {
         site: event.site.clone(),
         account: event.account.as_str().to_owned(),
         time_ms: event.time_ms,
+        trace_parent: String::new(),
         kind: Some(kind),
     }
 }

@@ -52,6 +52,7 @@ pub fn event(node: &str, sequence: u64, account: &str, time_ms: i64) -> v1::Even
         site: "nowhere".to_owned(),
         account: account.to_owned(),
         time_ms,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Submission(submission)),
     }
 }

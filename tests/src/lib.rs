@@ -8,6 +8,7 @@ pub mod analyst;
 pub mod browser;
 pub mod census;
 pub mod chart;
+pub mod collector;
 pub mod command;
 pub mod correspondence;
 pub mod faults;

@@ -70,9 +70,10 @@ fn next(sequence: &mut u64) -> Message {
         site: "ams".to_owned(),
         account: account.clone(),
         time_ms,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Submission(submission)),
     };
-    Message { key: account.into_bytes().into(), value: Some(event.encode_to_vec().into()) }
+    Message::new(account.into_bytes().into(), Some(event.encode_to_vec().into()))
 }
 
 #[test]

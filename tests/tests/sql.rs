@@ -112,6 +112,7 @@ fn publish(server: &Server) {
             site: "ams".into(),
             account: if is_other { AL } else { JO }.into(),
             time_ms: now - 1_000,
+            trace_parent: String::new(),
             kind: Some(v1::event::Kind::Submission(submission)),
         }
     };

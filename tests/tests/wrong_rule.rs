@@ -121,6 +121,7 @@ fn event(number: u64, sequence: u64) -> v1::Event {
         site: "ams".into(),
         account: account(number),
         time_ms: now.as_millis() as i64,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Submission(submission)),
     }
 }

@@ -8,6 +8,7 @@ Takes a dict: "root", "component" (stream, control, notifier, history, topics), 
       "log" (fromJson (include "tidegate.config.log" .root))
       "ops" (dict "listen" (printf "%s:7780" $values.listenAddress))
       "telemetry" (dict "format" $values.telemetry.format "filter" $values.telemetry.filter) -}}
+{{- if $values.traces.endpoint }}{{ $_ := set $config "traces" (fromJson (include "tidegate.config.traces" .root)) }}{{ end -}}
 {{- if eq .component "stream" -}}
 {{- $_ := set $config "stream" (fromJson (include "tidegate.config.stream" .)) -}}
 {{- else if eq .component "control" -}}
@@ -29,6 +30,13 @@ Takes a dict: "root", "component" (stream, control, notifier, history, topics), 
 # Made by the Helm chart; change its values instead.
 {{- include "tidegate.toml" (dict "table" $config "path" "") }}
 {{ end -}}
+
+{{/* [traces] as JSON. */}}
+{{- define "tidegate.config.traces" -}}
+{{- with .Values.traces -}}
+{{- dict "endpoint" .endpoint "sample_ratio" (float64 .sampleRatio) "accounts" .accounts | toJson -}}
+{{- end -}}
+{{- end -}}
 
 {{/* [log] as JSON. */}}
 {{- define "tidegate.config.log" -}}
@@ -215,6 +223,7 @@ Takes a dict: "root", "component" (stream, control, notifier, history, topics), 
       "publish" (dict "kind" $edge.publish)
       "ops" (dict "listen" (printf "%s:7790" $values.listenAddress))
       "telemetry" (dict "format" $values.telemetry.format "filter" $values.telemetry.filter) -}}
+{{- if $values.traces.endpoint }}{{ $_ := set $config "traces" (fromJson (include "tidegate.config.traces" .root)) }}{{ end -}}
 {{- with $edge.milter.socketMode }}{{ $_ := set $config.milter "connections" (dict "socket_mode" .) }}{{ end -}}
 {{- with $edge.policy.socketMode }}{{ $_ := set $config.policy "connections" (dict "socket_mode" .) }}{{ end -}}
 {{- with $values.accounts.defaultRealm }}{{ $_ := set $config.session "default_realm" . }}{{ end -}}

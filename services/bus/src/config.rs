@@ -104,7 +104,7 @@ mod tests {
             ..EmbeddedConfig::default()
         };
         let bus = BusConfig::Embedded(config).connect().await.unwrap();
-        let message = Message { key: "a".into(), value: Some("b".into()) };
+        let message = Message::new("a".into(), Some("b".into()));
         let place = bus.append(Topic::Events, vec![message]).await.unwrap()[0];
         while bus.bounds(Topic::Events, place.partition).await.unwrap().first == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

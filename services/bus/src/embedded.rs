@@ -11,6 +11,7 @@ mod membership;
 mod owner;
 mod reader;
 mod stats;
+mod traces;
 
 pub use config::{Durability, EmbeddedConfig};
 pub(crate) use config::{check_ages, default_age_s};
@@ -30,6 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_journal::{Batch, Committed, Journal, JournalError, NewRecord};
 use tidegate_runtime::shutdown::CancellationToken;
 use tokio::sync::oneshot;
+use traces::Traces;
 
 /// Gives the time that records are stamped with: milliseconds since 1970 UTC.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -49,6 +51,7 @@ pub(crate) struct Log {
     gate: Gate,
     counters: Counters,
     closed: CancellationToken,
+    traces: Traces,
 }
 
 impl EmbeddedBus {
@@ -84,7 +87,8 @@ impl EmbeddedBus {
         }
         let partitions = config.partitions;
         let (gate, counters, closed) = (Gate::default(), Counters::default(), CancellationToken::new());
-        let log = Arc::new(Log { journal, partitions, clock, gate, counters, closed });
+        let traces = Traces::default();
+        let log = Arc::new(Log { journal, partitions, clock, gate, counters, closed, traces });
         Ok(Arc::new(Self { log, owners: Owners::default(), config }))
     }
 
@@ -191,7 +195,9 @@ impl Log {
         let mut batch = Batch::new();
         let mut heads: Vec<(Topic, u32)> = Vec::new();
         let mut layout = Vec::new();
-        for (topic, Message { key, value }) in messages {
+        for (topic, message) in messages {
+            self.traces.note(topic, &message);
+            let Message { key, value, trace: _ } = message;
             let partition = partition_of(&key, self.partitions);
             let append = heads.iter().position(|head| *head == (topic, partition)).unwrap_or_else(|| {
                 heads.push((topic, partition));

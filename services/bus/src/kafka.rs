@@ -8,6 +8,7 @@ mod appender;
 mod config;
 mod context;
 mod examination;
+mod headers;
 mod membership;
 mod owner;
 mod reader;

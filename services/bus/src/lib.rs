@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tidegate_runtime::traces::TraceContext;
 
 /// A log with the topics of [`Topic`]. Implementations are shared behind an `Arc`.
 #[async_trait]
@@ -124,6 +125,21 @@ pub struct Message {
     pub key: Bytes,
     /// The protobuf; none deletes the key from a compacted topic.
     pub value: Option<Bytes>,
+    /// The traced step that it comes from.
+    pub trace: Option<TraceContext>,
+}
+
+impl Message {
+    /// A message that comes from no traced step.
+    pub fn new(key: Bytes, value: Option<Bytes>) -> Self {
+        Self { key, value, trace: None }
+    }
+
+    /// The same, from the traced step `trace`.
+    #[must_use]
+    pub fn with_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
 }
 
 /// Something that was written.
@@ -141,6 +157,8 @@ pub struct Record {
     pub key: Bytes,
     /// The value; none when the key was deleted.
     pub value: Option<Bytes>,
+    /// The traced step that it comes from, as far as that is known. In Kafka it is the header `traceparent`.
+    pub trace: Option<TraceContext>,
 }
 
 /// Where something was written.

@@ -98,7 +98,7 @@ mod tests {
     use bytes::Bytes;
 
     fn message(value_bytes: usize) -> Message {
-        Message { key: Bytes::from_static(b"k"), value: Some(vec![7; value_bytes].into()) }
+        Message::new(Bytes::from_static(b"k"), Some(vec![7; value_bytes].into()))
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         let error = check("events", &[message(1), message(MESSAGE_MAX_BYTES)]).unwrap_err().to_string();
         assert_eq!(error, "cannot write to events: a message of 900001 bytes is over the limit of 900000");
         assert!(check("events", &[message(0)]).unwrap_err().to_string().contains("empty value"));
-        let no_key = Message { key: Bytes::new(), value: None };
+        let no_key = Message::new(Bytes::new(), None);
         assert!(check("events", &[no_key]).unwrap_err().to_string().contains("no key"));
     }
 

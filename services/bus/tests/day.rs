@@ -79,7 +79,7 @@ async fn a_day_of_traffic_leaves_the_file_small_and_readers_undisturbed() {
 fn event(number: u64) -> Message {
     let mut value = format!("event {number} ").into_bytes();
     value.resize(EVENT_OCTETS, b'.');
-    Message { key: Bytes::from_static(b"jo@example.org"), value: Some(value.into()) }
+    Message::new(Bytes::from_static(b"jo@example.org"), Some(value.into()))
 }
 
 /// What the log takes on the disk, with SQLite's own log beside it.

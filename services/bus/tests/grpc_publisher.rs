@@ -69,6 +69,7 @@ fn event(site: &str, sequence: u64) -> v1::Event {
         site: site.to_owned(),
         account: format!("{}@example.org", sequence % 10),
         time_ms: 1_800_000_000_000,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Login(v1::Login {
             client_address: vec![192, 0, 2, 1],
             protocol: "imap".to_owned(),

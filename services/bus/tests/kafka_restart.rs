@@ -9,7 +9,7 @@ use xtask::kafka::KafkaRig;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn message(value: &str) -> Message {
-    Message { key: "jo@example.org".into(), value: Some(value.to_owned().into()) }
+    Message::new("jo@example.org".into(), Some(value.to_owned().into()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

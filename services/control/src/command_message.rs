@@ -8,5 +8,5 @@ use tidegate_proto::v1;
 /// The message that `command` is written as: under its account.
 pub(crate) fn command_message(command: &v1::Command) -> Message {
     let key = Bytes::copy_from_slice(command.account.as_bytes());
-    Message { key, value: Some(command.encode_to_vec().into()) }
+    Message::new(key, Some(command.encode_to_vec().into()))
 }

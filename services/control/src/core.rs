@@ -26,6 +26,7 @@ use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::enrol_service_server::EnrolServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
+use tidegate_runtime::traces::Tracer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     /// Tells who calls.
     pub access: Arc<Access>,
+    /// Takes the steps of pushes and commands.
+    pub tracer: Tracer,
     /// Ends everything.
     pub ending: CancellationToken,
     bus: Arc<dyn Bus>,
@@ -82,6 +85,7 @@ impl Core {
             access,
             bus,
             metrics,
+            tracer: Tracer::off(),
             ending: CancellationToken::new(),
         })
     }
@@ -117,6 +121,7 @@ impl Core {
             event_rate: Arc::clone(&self.event_rate),
             config: Arc::clone(&self.config),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
             watchers: Arc::clone(&self.watchers),
             shutdown: self.ending.clone(),
         });
@@ -136,6 +141,7 @@ impl Core {
             access: Arc::clone(&self.access),
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
             shutdown: self.ending.clone(),
         };
         let events =

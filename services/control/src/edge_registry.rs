@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn batch(from: u64, to: u64) -> SentBatch {
-        SentBatch { sequence: 1, states: 2, sent_ms: 10, live: true, advances: vec![(0, from, to)] }
+        SentBatch { sequence: 1, states: 2, sent_ms: 10, live: true, advances: vec![(0, from, to)], pushes: Vec::new() }
     }
 
     #[test]

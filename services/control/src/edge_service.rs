@@ -6,18 +6,20 @@ use crate::edge_registry::{EdgeHandle, EdgeIdentity, EdgeRegistry};
 use crate::edge_session::{Acked, EdgeSession, Resume, resume};
 use crate::methods::ATTACH;
 use crate::metrics::{EdgeEnd, Metrics, ReasonLabel};
+use crate::pushes;
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_access::{Access, Edge, Principal};
 use tidegate_bus::{Bus, Topic};
-use tidegate_domain::Positions;
+use tidegate_domain::{Position, Positions};
 use tidegate_gate::Standing;
 use tidegate_gate::now_ms;
 use tidegate_proto::v1;
 use tidegate_proto::v1::attach_request::Kind as Said;
 use tidegate_proto::v1::attach_response::Kind as Says;
+use tidegate_runtime::traces::Tracer;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,6 +54,8 @@ pub(crate) struct EdgeApi {
     pub admission: Admission,
     /// What is counted.
     pub metrics: Metrics,
+    /// Takes a step for each edge that has a decision in force.
+    pub tracer: Tracer,
     /// Ends all streams.
     pub shutdown: CancellationToken,
 }
@@ -66,6 +70,8 @@ struct Link {
     api: EdgeApi,
     session: EdgeSession,
     handle: EdgeHandle,
+    node: String,
+    site: String,
     standing: Standing,
     versions: watch::Receiver<u64>,
     /// There may be states that the edge lacks.
@@ -150,6 +156,8 @@ impl EdgeApi {
             api: self.clone(),
             session: EdgeSession::new(resume, self.config.max_batch_states, self.config.max_unacked_batches),
             handle,
+            node: node.clone(),
+            site: site.clone(),
             standing: Standing::new(Arc::clone(&self.access), principal),
             versions: self.view.versions(),
             dirty: true,
@@ -250,7 +258,9 @@ impl Link {
             self.versions.mark_unchanged();
             let selection = self.session.select(&self.api.view.accounts.read());
             let now_ms = now_ms();
-            let (batch, more) = self.session.batch(selection, now_ms);
+            let api = &self.api;
+            let traced = |places: &[Position]| api.view.decisions.pushes(&api.tracer, places.iter().copied());
+            let (batch, more) = self.session.batch(selection, now_ms, traced);
             self.dirty = more;
             if let Some(batch) = batch {
                 self.heartbeat = false;
@@ -271,6 +281,7 @@ impl Link {
             Some(Said::Ack(ack)) => match self.session.acknowledge(ack.sequence) {
                 Acked::Batches(batches) => {
                     let unacked = self.session.unacked_states();
+                    pushes::end(&self.api.tracer, &batches, &self.node, &self.site, now_ms());
                     let propagation_ms = self.handle.acknowledged(batches, ack.applied_ms, now_ms(), unacked);
                     if let Some(propagation_ms) = propagation_ms {
                         self.api.metrics.propagation_seconds.observe(propagation_ms / 1_000.0);

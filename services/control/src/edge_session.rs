@@ -5,6 +5,7 @@
 //! newest states when it takes them, and costs no memory while it does not.
 
 use crate::accounts::Accounts;
+use crate::pushes::Push;
 use prost::Message as _;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub(crate) struct SentBatch {
     pub live: bool,
     /// The offsets that it brings: partition, first, and the one after the last.
     pub advances: Vec<(u32, u64, u64)>,
+    /// The traced decisions in it.
+    pub pushes: Vec<Push>,
 }
 
 /// What an acknowledgement told.
@@ -131,8 +134,13 @@ impl EdgeSession {
     }
 
     /// Makes the batch; none when the edge lacks nothing, and is from then on told of changes as they come.
-    /// Also says whether there is more to send at once.
-    pub fn batch(&mut self, selection: Selection, now_ms: i64) -> (Option<v1::StateBatch>, bool) {
+    /// Also says whether there is more to send at once. `traced` begins a step for each traced decision among the places.
+    pub fn batch(
+        &mut self,
+        selection: Selection,
+        now_ms: i64,
+        traced: impl FnOnce(&[Position]) -> Vec<Push>,
+    ) -> (Option<v1::StateBatch>, bool) {
         let Selection { states, read_to, mut whole } = selection;
         if states.is_empty() && !self.snapshot {
             self.level = true;
@@ -148,8 +156,16 @@ impl EdgeSession {
                 whole = false;
                 break;
             }
-            placed.push(v1::PlacedState { partition: position.partition, offset: position.offset, state: Some(state) });
+            let &Position { partition, offset } = position;
+            placed.push(v1::PlacedState { partition, offset, state: Some(state), trace_parent: String::new() });
             last = Some(*position);
+        }
+        let places: Vec<Position> = states.iter().take(placed.len()).map(|(position, _)| *position).collect();
+        let pushes = traced(&places);
+        for push in &pushes {
+            if let Some(index) = places.iter().position(|place| *place == push.position) {
+                placed[index].trace_parent = push.step.to_string();
+            }
         }
         let before = self.held.clone();
         self.hold(&read_to, last.filter(|_| !whole));
@@ -160,6 +176,7 @@ impl EdgeSession {
             sent_ms: now_ms,
             live: self.level && !self.snapshot,
             advances: advances(&before, &self.held),
+            pushes,
         });
         let batch = v1::StateBatch {
             sequence: self.sequence,
@@ -240,13 +257,13 @@ mod tests {
         let mut session = EdgeSession::new(Resume::Snapshot, 10, 2);
         assert_eq!(session.acknowledge(1), Acked::NeverSent);
         let selection = session.select(&Accounts::default());
-        let (batch, more) = session.batch(selection, 5);
+        let (batch, more) = session.batch(selection, 5, |_| Vec::new());
         let batch = batch.unwrap();
         assert!(batch.snapshot_complete && batch.states.is_empty() && !more);
         assert!(matches!(session.acknowledge(1), Acked::Batches(batches) if batches.len() == 1));
         assert!(matches!(session.acknowledge(1), Acked::Batches(batches) if batches.is_empty()));
         let selection = session.select(&Accounts::default());
-        assert_eq!(session.batch(selection, 6), (None, false));
+        assert_eq!(session.batch(selection, 6, |_| Vec::new()), (None, false));
     }
 
     proptest! {
@@ -263,7 +280,7 @@ mod tests {
             let mut session = EdgeSession::new(Resume::Snapshot, max_states, 3);
             let deliver = |session: &mut EdgeSession, edge: &mut Replica, accounts: &Accounts| {
                 let selection = session.select(accounts);
-                let (batch, more) = session.batch(selection, 0);
+                let (batch, more) = session.batch(selection, 0, |_| Vec::new());
                 for placed in batch.iter().flat_map(|batch| &batch.states) {
                     let state = AccountState::try_from(placed.state.clone().unwrap()).unwrap();
                     let position = Position { partition: placed.partition, offset: placed.offset };

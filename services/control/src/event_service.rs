@@ -99,6 +99,7 @@ fn check(events: Vec<v1::Event>, foreign: impl Fn(&v1::Event) -> bool) -> (Vec<M
 
 /// What is written is the event as the domain understood it: within its bounds.
 fn message(event: v1::Event) -> Result<Message, String> {
+    let trace = event.trace_parent.parse().ok();
     let event = Event::try_from(event).map_err(|error| error.to_line())?;
     let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
     let value = event_to_proto(&event).encode_to_vec();
@@ -106,5 +107,5 @@ fn message(event: v1::Event) -> Result<Message, String> {
     if octets > MESSAGE_MAX_BYTES {
         return Err(format!("the event has {octets} octets; allowed: at most {MESSAGE_MAX_BYTES}"));
     }
-    Ok(Message { key, value: Some(value.into()) })
+    Ok(Message::new(key, Some(value.into())).with_trace(trace))
 }

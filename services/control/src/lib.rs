@@ -24,6 +24,7 @@ mod lock_days;
 mod methods;
 mod metrics;
 mod paging;
+mod pushes;
 mod replica_feed;
 mod service;
 mod tails;

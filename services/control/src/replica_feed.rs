@@ -114,7 +114,12 @@ impl ReplicaFeed {
         for record in batch.records {
             match record.topic {
                 Topic::Accounts => match account_record(&record) {
-                    Ok(decoded) => records.push(decoded),
+                    Ok(decoded) => {
+                        if let Some(step) = record.trace {
+                            self.view.decisions.note(decoded.position, step);
+                        }
+                        records.push(decoded);
+                    }
                     Err(error) => self.skip(&record, &error),
                 },
                 Topic::Rules => match rule_set(&record, self.view.partitions) {

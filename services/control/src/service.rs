@@ -21,6 +21,7 @@ use tidegate_proto::v1::admin_service_server::AdminServiceServer;
 use tidegate_proto::v1::edge_service_server::EdgeServiceServer;
 use tidegate_proto::v1::event_service_server::EventServiceServer;
 use tidegate_runtime::Health;
+use tidegate_runtime::traces::Tracer;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -60,6 +61,13 @@ impl Service {
         let door = Door::open("control", config.listen, config.tls.as_ref(), &access, registry).await?;
         let core = Core::new(config, bus, metrics, access)?;
         Ok(Self { door, core, health })
+    }
+
+    /// Has its steps traced. It must be said before the API is asked for.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.core.tracer = tracer;
+        self
     }
 
     /// Where it listens.

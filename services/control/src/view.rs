@@ -1,6 +1,7 @@
 //! What this replica knows: all account states, the rules in force, and who is to be told of a change.
 
 use crate::accounts::{Accounts, Among, Changed, Cursor, Order};
+use crate::pushes::Decisions;
 use crate::waiters::Waiters;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -23,6 +24,8 @@ pub(crate) struct View {
     pub partitions: u32,
     /// The states. Locked for short times only.
     pub accounts: RwLock<Accounts>,
+    /// Which of them come from traced decisions.
+    pub decisions: Decisions,
     /// Actions that wait for an outcome.
     pub waiters: Arc<Waiters<Arc<AccountState>>>,
     /// By the record's key.
@@ -55,6 +58,7 @@ impl View {
             log_id,
             partitions,
             accounts: RwLock::default(),
+            decisions: Decisions::default(),
             waiters: Arc::default(),
             rule_sets: RwLock::default(),
             settings: RwLock::default(),

@@ -11,6 +11,7 @@ use tidegate_mta::policy::PolicyJoinerConfig;
 use tidegate_mta::{SessionConfig, VerdictJoinerConfig};
 use tidegate_runtime::telemetry::LogConfig;
 use tidegate_runtime::tls::ClientTls;
+use tidegate_runtime::traces::TracesConfig;
 
 /// The edge's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct EdgeConfig {
     pub ops: OpsConfig,
     /// Logs.
     pub telemetry: LogConfig,
+    /// Traces.
+    pub traces: TracesConfig,
 }
 
 /// Milter sockets.
@@ -203,6 +206,7 @@ impl Default for EdgeConfig {
             local_cap: None,
             ops: OpsConfig::default(),
             telemetry: LogConfig::default(),
+            traces: TracesConfig::default(),
         }
     }
 }

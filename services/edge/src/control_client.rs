@@ -6,6 +6,7 @@ use crate::error::EdgeError;
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::states::{HeldStates, OtherLog};
+use crate::steps::Steps;
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tidegate_proto::v1::edge_service_client::EdgeServiceClient;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::error_line;
 use tidegate_runtime::tls::{ClientFiles, ClientTls};
+use tidegate_runtime::traces;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,6 +49,7 @@ pub(crate) struct ControlClient {
     health: Box<dyn Fn() -> v1::EdgeHealth + Send + Sync>,
     clock: Clock,
     metrics: Metrics,
+    steps: Arc<Steps>,
 }
 
 /// Why a stream ended.
@@ -100,6 +103,7 @@ impl ControlClient {
         health: impl Fn() -> v1::EdgeHealth + Send + Sync + 'static,
         clock: Clock,
         metrics: Metrics,
+        steps: Arc<Steps>,
     ) -> Result<Self, EdgeError> {
         let ControlConfig { endpoint, tls, connect_timeout_ms, max_backoff_ms } = &config.control;
         let connect_timeout = Duration::from_millis(*connect_timeout_ms);
@@ -120,6 +124,7 @@ impl ControlClient {
             health: Box::new(health),
             clock,
             metrics,
+            steps,
         })
     }
 
@@ -240,7 +245,9 @@ impl ControlClient {
 
     /// First in force, then acknowledged.
     async fn take(&self, batch: &v1::StateBatch, stream: &mut Attached) -> Result<(), End> {
+        let began_ms = traces::now_ms();
         self.states.apply(batch);
+        self.steps.applied(batch, began_ms);
         let applied_ms = self.clock.now_ms();
         stream.sequence = batch.sequence;
         if stream.level {

@@ -56,6 +56,9 @@ pub enum EdgeError {
     /// Events cannot be published as configured.
     #[error("cannot publish events")]
     Publisher(#[from] tidegate_bus::BusError),
+    /// Traces cannot be sent as configured.
+    #[error("cannot send traces (traces)")]
+    Traces(#[from] tidegate_runtime::traces::TracesError),
     /// An address of a gRPC server cannot be used.
     #[error("cannot connect to {endpoint}")]
     Endpoint {

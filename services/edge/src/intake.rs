@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::gate::EdgeGate;
 use crate::metrics::{Metrics, RefusalLabel, because};
 use crate::publish::Spool;
+use crate::steps::Steps;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tidegate_mta::policy::PolicyJoiner;
@@ -24,6 +25,7 @@ pub(crate) struct Intake {
     spool: Spool,
     clock: Clock,
     metrics: Metrics,
+    steps: Arc<Steps>,
 }
 
 impl Intake {
@@ -35,6 +37,7 @@ impl Intake {
         (queue, spool): (mpsc::Sender<v1::Event>, Spool),
         clock: Clock,
         metrics: Metrics,
+        steps: Arc<Steps>,
     ) -> Self {
         let (policy_joiner, verdict_joiner) = joiners;
         Self {
@@ -46,6 +49,7 @@ impl Intake {
             spool,
             clock,
             metrics,
+            steps,
         }
     }
 
@@ -69,6 +73,7 @@ impl Intake {
                     let verdict = if throttled { "throttle" } else { "refuse" };
                     let label = RefusalLabel { stage: stage.as_str(), verdict };
                     self.metrics.refusals.get_or_create(&label).inc();
+                    self.steps.refused(&account, stage.as_str(), verdict);
                     tracing::debug!(account = account.as_str(), stage = stage.as_str(), verdict, "refused");
                 }
                 SessionEvent::Ignored(ignored) => {
@@ -135,6 +140,6 @@ impl Intake {
             time_ms: now_ms,
             kind: tidegate_domain::EventKind::Submission(Box::new(submitted.submission)),
         };
-        v1::Event { id: None, ..event_to_proto(&event) }
+        v1::Event { id: None, trace_parent: self.steps.submitted(), ..event_to_proto(&event) }
     }
 }

@@ -23,6 +23,7 @@ mod rspamd;
 mod service;
 mod session;
 mod states;
+mod steps;
 mod upkeep;
 
 pub use addresses::{ADDRESSES_FILE, Addresses};

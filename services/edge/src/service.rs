@@ -15,6 +15,7 @@ use crate::publish::{Drain, KafkaPublisher, LiveLane, Numbers, Sender, Spool};
 use crate::rspamd::VerdictServer;
 use crate::session::Sessions;
 use crate::states::{HeldStates, StatesDisk};
+use crate::steps::Steps;
 use crate::upkeep::Upkeep;
 use prometheus_client::registry::Registry;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -24,6 +25,7 @@ use tidegate_bus::{GrpcPublisher, Publisher};
 use tidegate_mta::policy::PolicyJoiner;
 use tidegate_mta::{SessionSettings, VerdictJoiner};
 use tidegate_proto::v1;
+use tidegate_runtime::traces::{TraceExporter, Tracer};
 use tidegate_runtime::{Health, OpsServer};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +54,7 @@ pub struct Service {
     upkeep: Upkeep,
     clock: Clock,
     metrics: Metrics,
+    exporter: Option<TraceExporter>,
 }
 
 impl Service {
@@ -77,6 +80,9 @@ impl Service {
             .map_err(EdgeError::file("make the state directory", directory))?;
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let (tracer, exporter) = Tracer::new(&config.traces, &config.node, &mut registry)?;
+        let tracer = tracer.of("tidegate-edge");
+        let steps = Arc::new(Steps::new(tracer, &config.node, &config.site, clock.clone()));
         let health = Health::new();
         let link = Arc::new(Link::new(clock.clone(), health.clone()));
         let settings = Arc::new(SessionSettings::new(&config.session, &hash_key::load(&config)?));
@@ -94,7 +100,7 @@ impl Service {
         });
         let numbers = Numbers::open(directory, spool.log_id(), clock.now_ms())?;
         let (queue, events) = mpsc::channel(config.publish.queue_max_events);
-        let (live, drain) = lanes(&config, numbers, &spool, events, &metrics)?;
+        let (live, drain) = lanes(&config, numbers, &spool, events, &metrics, &steps)?;
 
         let joiners = (
             PolicyJoiner::new(Arc::clone(&settings), config.policy.joiner.clone()),
@@ -102,9 +108,11 @@ impl Service {
         );
         let upkeep = Upkeep::new(queue.clone(), spool.clone(), clock.clone(), metrics.clone());
         let destination = (queue, spool);
-        let intake = Intake::new(joiners, Arc::clone(&gate), &config.site, destination, clock.clone(), metrics.clone());
-        let control =
-            ControlClient::new(&config, Arc::clone(&states), link, upkeep.health(), clock.clone(), metrics.clone())?;
+        let traced = Arc::clone(&steps);
+        let intake =
+            Intake::new(joiners, Arc::clone(&gate), &config.site, destination, clock.clone(), metrics.clone(), traced);
+        let (held, counted) = (Arc::clone(&states), metrics.clone());
+        let control = ControlClient::new(&config, held, link, upkeep.health(), clock.clone(), counted, steps)?;
 
         let milter = listen(&config.milter.listen, &config.milter.connections).await?;
         let policy = listen(&config.policy.listen, &config.policy.connections).await?;
@@ -142,6 +150,7 @@ impl Service {
             upkeep,
             clock,
             metrics,
+            exporter,
         })
     }
 
@@ -194,6 +203,9 @@ impl Service {
         background.spawn(self.live.run(self.kept, last.clone()));
         background.spawn(self.drain.run(last.clone()));
         background.spawn(self.ops.run(last.clone()));
+        if let Some(exporter) = self.exporter {
+            background.spawn(exporter.run(last.clone()));
+        }
 
         shutdown.cancelled().await;
         sessions.close();
@@ -214,6 +226,7 @@ fn lanes(
     spool: &Spool,
     queue: mpsc::Receiver<v1::Event>,
     metrics: &Metrics,
+    steps: &Arc<Steps>,
 ) -> Result<(LiveLane, Drain), EdgeError> {
     let timeout = Duration::from_millis(config.publish.timeout_ms);
     let max_backoff = Duration::from_millis(config.publish.max_backoff_ms);
@@ -221,7 +234,7 @@ fn lanes(
         PublishKind::Grpc => Arc::new(GrpcPublisher::new(&config.publish.grpc_publisher(&config.control))?),
         PublishKind::Kafka => Arc::new(KafkaPublisher::new(config.publish.kafka.clone(), max_backoff)),
     };
-    let sender = Arc::new(Sender::new(publisher, timeout, metrics.clone()));
+    let sender = Arc::new(Sender::new(publisher, timeout, metrics.clone(), Arc::clone(steps)));
     let (open, is_open) = watch::channel(true);
     let drain = Drain {
         spool: spool.clone(),

@@ -219,7 +219,7 @@ mod tests {
         let next_offset = offsets.end;
         let placed = |offset: u64| {
             let state = AccountState { version: offset + 1, ..AccountState::new(account(offset)) };
-            v1::PlacedState { partition, offset, state: Some(state_to_proto(&state)) }
+            v1::PlacedState { partition, offset, state: Some(state_to_proto(&state)), trace_parent: String::new() }
         };
         v1::StateBatch {
             sequence: 1,

@@ -108,7 +108,7 @@ async fn write(bus: &Arc<dyn Bus>, metrics: &GateMetrics, records: Vec<v1::Audit
 fn message(record: &v1::AuditRecord) -> Message {
     // A request that names no account is kept under its method: every record needs a key.
     let key = if record.account.is_empty() { &record.method } else { &record.account };
-    Message { key: Bytes::copy_from_slice(key.as_bytes()), value: Some(record.encode_to_vec().into()) }
+    Message::new(Bytes::copy_from_slice(key.as_bytes()), Some(record.encode_to_vec().into()))
 }
 
 /// A random id in the form of a UUID of version 4 (RFC 9562).

@@ -45,7 +45,7 @@ pub async fn retry(bus: &dyn Bus, id: &str, now_ms: i64) -> Result<v1::Notificat
     }
     let dead = newest.ok_or_else(|| RetryError::Unknown { id: id.to_owned() })?;
     let again = retried(&dead, now_ms)?;
-    let message = Message { key: Bytes::from(notification_key(&again)), value: Some(again.encode_to_vec().into()) };
+    let message = Message::new(Bytes::from(notification_key(&again)), Some(again.encode_to_vec().into()));
     bus.append(Topic::Notifications, vec![message]).await?;
     Ok(again)
 }

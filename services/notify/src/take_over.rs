@@ -244,5 +244,5 @@ pub(crate) fn domain_exemption(record: &Record) -> Option<(String, Vec<v1::Exemp
 }
 
 fn message(notification: &v1::Notification) -> Message {
-    Message { key: Bytes::from(notification_key(notification)), value: Some(notification.encode_to_vec().into()) }
+    Message::new(Bytes::from(notification_key(notification)), Some(notification.encode_to_vec().into()))
 }

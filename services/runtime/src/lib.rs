@@ -1,4 +1,4 @@
-//! What every service process shares: configuration, telemetry, health and metrics, shutdown, TLS,
+//! What every service process shares: configuration, logs, traces, health and metrics, shutdown, TLS,
 //! pauses between attempts, errors on one line.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -11,6 +11,7 @@ pub mod ops;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 
 pub use config::{ConfigError, Problem, Problems, Validate};
 pub use error_line::error_line;

@@ -43,9 +43,12 @@ impl Validate for LogConfig {
     }
 }
 
+/// Libraries that tell at level info what is of interest to their authors; a filter that names them changes it.
+const CHATTY: &str = "buoyant_kernel=warn,delta_kernel=warn,deltalake_core=warn";
+
 /// Begins to log; a second call in one process changes nothing.
 pub fn init(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{CHATTY},{}", config.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A subscriber that another part of the process installed stays.
     let _ = match config.format {

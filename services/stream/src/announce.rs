@@ -110,7 +110,7 @@ fn rule_set_message(partition: u32, in_force: &InForce, activity: &Activity) -> 
             break;
         }
     }
-    Message { key: Bytes::from(partition.to_string()), value: Some(rule_set.encode_to_vec().into()) }
+    Message::new(Bytes::from(partition.to_string()), Some(rule_set.encode_to_vec().into()))
 }
 
 fn rule_message(rule: &RuleInfo) -> v1::Rule {

@@ -87,7 +87,7 @@ impl Inspections {
     /// Hands an answer to be written.
     pub fn answer(&self, answer: &v1::Inspection) {
         let key = Bytes::from(answer.account.clone());
-        let message = Message { key, value: Some(answer.encode_to_vec().into()) };
+        let message = Message::new(key, Some(answer.encode_to_vec().into()));
         self.count(if self.answers.try_send(message).is_ok() { "answered" } else { "busy" });
     }
 

@@ -1,7 +1,8 @@
 //! What operators watch.
 
 use crate::checkpoint::CheckpointMetrics;
-use crate::partition::{Output, Partition};
+use crate::output::Output;
+use crate::partition::Partition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

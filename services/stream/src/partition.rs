@@ -3,17 +3,16 @@
 use crate::activity::Activity;
 use crate::checkpoint::{Covered, EventPlace, LaneMark};
 use crate::inspections::{InspectionRequest, answer_message};
-use crate::observations::{Observation, Observations};
+use crate::observations::Observations;
+use crate::output::{Counts, Origin, Output};
 use crate::senders::Senders;
 use crate::settings::DomainExemptions;
 use arrow::error::ArrowError;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tidegate_bus::{Record, partition_of};
 use tidegate_detect::{AccountMatches, Engine, EngineError, EventBatchBuilder, Rules, Taken};
-use tidegate_domain::{
-    Account, AccountState, Action, Change, Effect, Event, Input, Lane, Match, RuleRef, Sightings, apply,
-};
+use tidegate_domain::{Account, AccountState, Action, Effect, Event, Input, Lane, Match, Sightings, apply};
 use tidegate_proto::{Asked, DecodeError, asked_from_proto, event_from_proto, state_from_proto, v1};
 
 /// How far an edge's clock may be ahead of the log's before its events are moved back to it.
@@ -48,42 +47,6 @@ pub struct Partition {
     read_to_ms: i64,
     /// Locks that ended until then are ended.
     ticked_ms: i64,
-}
-
-/// What is to be done after an input.
-#[derive(Debug, Default, PartialEq)]
-pub struct Output {
-    /// States to publish, in order; the last of an account stands.
-    pub states: Vec<AccountState>,
-    /// How they changed, one for each.
-    pub changes: Vec<Change>,
-    /// Rules that held without changing anything.
-    pub observed: Vec<RuleRef>,
-    /// Those of rules that only observe, to be told.
-    pub told: Vec<Observation>,
-    /// Who asks for an account's statistics.
-    pub inspections: Vec<InspectionRequest>,
-    /// What was counted.
-    pub counts: Counts,
-}
-
-/// What happened to the records of an input.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Events that went into the windows and were decided upon.
-    pub events: u64,
-    /// Events that had been decided upon in an earlier life, and went into the windows again.
-    pub rebuilt: u64,
-    /// Events that were seen before.
-    pub duplicates: u64,
-    /// Events that a clean slate made void.
-    pub void: u64,
-    /// Events of a kind that no statistic uses.
-    pub unused: u64,
-    /// Events whose edge's clock was ahead of the log's.
-    pub clock_ahead: u64,
-    /// Records that could not be decoded.
-    pub rejected: u64,
 }
 
 /// Why the core could not go on.
@@ -408,6 +371,11 @@ impl Partition {
             self.ends.remove(&(end, account.clone()));
         }
         let known = state.version > 0;
+        let origin = match &input {
+            Input::Matches { event_offset, .. } => Origin::Event(*event_offset),
+            Input::Command(command) => Origin::Command(command.offset),
+            Input::Clock { .. } => Origin::Time,
+        };
         let (state, effects) = apply(state, input);
         let mut changed = None;
         for effect in effects {
@@ -423,6 +391,7 @@ impl Partition {
         }
         if let Some(change) = changed {
             output.changes.push(change);
+            output.origins.push(origin);
             output.states.push(state.clone());
         }
         if known || changed.is_some() {
@@ -441,39 +410,6 @@ impl Partition {
         {
             self.ends.remove(&(old_end, state.account));
         }
-    }
-}
-
-impl Output {
-    /// Adds what another input led to.
-    pub fn add(&mut self, other: Self) {
-        self.states.extend(other.states);
-        self.changes.extend(other.changes);
-        self.observed.extend(other.observed);
-        self.told.extend(other.told);
-        self.inspections.extend(other.inspections);
-        self.counts.add(other.counts);
-    }
-
-    /// The newest state of each account, in the order of their last change.
-    pub fn newest_states(&self) -> Vec<&AccountState> {
-        let mut seen = HashSet::new();
-        let mut newest: Vec<&AccountState> =
-            self.states.iter().rev().filter(|state| seen.insert(&state.account)).collect();
-        newest.reverse();
-        newest
-    }
-}
-
-impl Counts {
-    fn add(&mut self, other: Self) {
-        self.events += other.events;
-        self.rebuilt += other.rebuilt;
-        self.duplicates += other.duplicates;
-        self.void += other.void;
-        self.unused += other.unused;
-        self.clock_ahead += other.clock_ahead;
-        self.rejected += other.rejected;
     }
 }
 

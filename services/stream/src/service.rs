@@ -18,6 +18,7 @@ use tidegate_bus::{Bus, BusError};
 use tidegate_detect::EngineError;
 use tidegate_runtime::Health;
 use tidegate_runtime::shutdown::CancellationToken;
+use tidegate_runtime::traces::Tracer;
 
 /// Tells the time, in milliseconds since 1970 UTC.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -168,6 +169,7 @@ impl Service {
             settings,
             settings_feed: Some(feed),
             metrics,
+            tracer: Tracer::off(),
             checkpoints,
             partitions: BTreeMap::new(),
             taking_over: TakingOver::default(),
@@ -180,6 +182,13 @@ impl Service {
         };
         worker.take_over_wanted().await?;
         Ok(Self { worker })
+    }
+
+    /// Has its steps traced.
+    #[must_use]
+    pub fn traced(mut self, tracer: Tracer) -> Self {
+        self.worker.tracer = tracer;
+        self
     }
 
     /// Works until `shutdown`.

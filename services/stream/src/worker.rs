@@ -9,11 +9,12 @@ use crate::in_force::{InForce, Made, Making};
 use crate::inspections::{InspectionRequest, Inspections, MAX_A_BATCH};
 use crate::metrics::{Metrics, PartitionLabel};
 use crate::observations::Observation;
-use crate::partition::Output;
+use crate::output::{Decided, Output};
 use crate::rule_files::RuleFiles;
 use crate::service::{Clock, StreamError};
 use crate::settings::{Settings, SettingsFeed};
 use crate::sharing::{Taken, TakingOver};
+use crate::steps::{Decisions, Steps};
 use crate::take_over::Owned;
 use bytes::Bytes;
 use prost::Message as _;
@@ -26,6 +27,7 @@ use tidegate_domain::AccountState;
 use tidegate_proto::state_to_proto;
 use tidegate_runtime::backoff::Backoff;
 use tidegate_runtime::shutdown::CancellationToken;
+use tidegate_runtime::traces::Tracer;
 use tidegate_runtime::{Health, error_line};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -52,6 +54,7 @@ pub(crate) struct Worker {
     pub announcer: Announcer,
     pub inspections: Inspections,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     /// Where windows are written down; none: nowhere.
     pub checkpoints: Option<Checkpoints>,
     pub health: Health,
@@ -160,6 +163,7 @@ impl Worker {
         next: &[ReadFrom],
         shutdown: &CancellationToken,
     ) -> Result<bool, StreamError> {
+        let steps = Steps::begin(&self.tracer, &records);
         let mut by_partition: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for record in records {
             by_partition.entry(record.partition).or_default().push(record);
@@ -184,6 +188,7 @@ impl Worker {
             output.told.iter().for_each(tell);
             outputs.push((number, output));
         }
+        steps.end(&self.tracer);
         for at in next {
             if let Some(owned) = self.partitions.get_mut(&at.partition) {
                 match at.topic {
@@ -205,7 +210,7 @@ impl Worker {
         for (number, mut output) in outputs {
             let asked = std::mem::take(&mut output.inspections);
             if !output.states.is_empty() {
-                lost |= !self.commit(number, &output, shutdown).await?;
+                lost |= !self.commit(number, &output, &steps, shutdown).await?;
             }
             self.answer(number, asked, &mut inspections_left);
         }
@@ -233,10 +238,15 @@ impl Worker {
         &mut self,
         number: u32,
         output: &Output,
+        steps: &Steps,
         shutdown: &CancellationToken,
     ) -> Result<bool, StreamError> {
-        let messages: Vec<(Topic, Message)> =
-            output.newest_states().into_iter().map(|state| (Topic::Accounts, state_message(state))).collect();
+        let newest = output.newest_states();
+        let decisions = Decisions::begin(&self.tracer, number, &newest, steps);
+        let message = |(index, decided): (usize, &Decided<'_>)| {
+            (Topic::Accounts, state_message(decided.state).with_trace(decisions.step(index)))
+        };
+        let messages: Vec<(Topic, Message)> = newest.iter().enumerate().map(message).collect();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             let Some(owned) = self.partitions.get_mut(&number) else { return Ok(false) };
@@ -248,6 +258,7 @@ impl Worker {
                         checkpointing.is_owner();
                     }
                     self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+                    decisions.end(&self.tracer, number, &newest);
                     for (state, change) in output.states.iter().zip(&output.changes) {
                         tracing::info!(account = %state.account, status = state.status.as_str(), change = ?change,
                             lock = state.status.lock().map(|lock| lock.id.as_str()), "published");
@@ -320,7 +331,9 @@ impl Worker {
             }
             let output = owned.core.tick(now_ms);
             self.metrics.count(&output);
-            if (owned.moved || !output.states.is_empty()) && !self.commit(number, &output, shutdown).await? {
+            if (owned.moved || !output.states.is_empty())
+                && !self.commit(number, &output, &Steps::default(), shutdown).await?
+            {
                 lost = true;
             } else if let Some(owned) = self.partitions.get_mut(&number).filter(|_| writes)
                 && let Some(checkpointing) = &mut owned.checkpointing
@@ -391,8 +404,8 @@ fn tell(observation: &Observation) {
 }
 
 fn state_message(state: &AccountState) -> Message {
-    Message {
-        key: Bytes::copy_from_slice(state.account.as_str().as_bytes()),
-        value: Some(state_to_proto(state).encode_to_vec().into()),
-    }
+    Message::new(
+        Bytes::copy_from_slice(state.account.as_str().as_bytes()),
+        Some(state_to_proto(state).encode_to_vec().into()),
+    )
 }

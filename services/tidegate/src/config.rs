@@ -10,6 +10,7 @@ use tidegate_history::HistoryConfig;
 use tidegate_notify::NotifyConfig;
 use tidegate_runtime::telemetry::LogConfig;
 use tidegate_runtime::tls::check_access;
+use tidegate_runtime::traces::TracesConfig;
 use tidegate_runtime::{Problems, Validate, config::key};
 use tidegate_stream::StreamConfig;
 
@@ -41,6 +42,9 @@ pub struct ServerConfig {
     /// Logs.
     #[serde(default)]
     pub telemetry: LogConfig,
+    /// Traces.
+    #[serde(default)]
+    pub traces: TracesConfig,
 }
 
 /// Where health and metrics are served.
@@ -76,6 +80,7 @@ impl Validate for ServerConfig {
         self.history.validate(&key(path, "history"), problems);
         check_access(&key(path, "history"), "listen", self.history.listen, self.access.is_some(), problems);
         self.telemetry.validate(&key(path, "telemetry"), problems);
+        self.traces.validate(&key(path, "traces"), problems);
     }
 }
 
@@ -107,6 +112,7 @@ mod tests {
         assert_eq!(config.history, HistoryConfig::default());
         assert_eq!(config.ops, OpsConfig::default());
         assert_eq!(config.telemetry, LogConfig::default());
+        assert_eq!(config.traces, TracesConfig::default());
         assert_eq!(missing(&config, REFERENCE), [""; 0]);
     }
 

@@ -14,6 +14,7 @@ use tidegate_console::Console;
 use tidegate_notify::Templates;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
+use tidegate_runtime::traces::Tracer;
 use tidegate_runtime::{Health, OpsServer, shutdown, telemetry};
 use tidegate_stream::RuleFiles;
 use tokio::task::JoinSet;
@@ -122,6 +123,14 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
             *url = Some(url.take().map_or_else(|| absolute(&log.directory.join(folder)), Ok)?);
         }
     }
+    let (tracer, exporter) = Tracer::new(&config.traces, &instance(), &mut registry).context("setting up [traces]")?;
+    if let Some(exporter) = exporter {
+        let until = shutdown.clone();
+        tasks.spawn(async move {
+            exporter.run(until).await;
+            Ok(())
+        });
+    }
     let bus = config.log.connect().await.context("opening the log")?;
     // Control first: edges can publish and attach while windows are being rebuilt.
     let mut control_address = None;
@@ -150,7 +159,8 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
         let bus = Arc::clone(&bus);
         let service = tidegate_control::Service::bind(config.control, bus, &mut registry, health.clone(), access)
             .await
-            .context("starting control")?;
+            .context("starting control")?
+            .traced(tracer.of("tidegate-control"));
         control_address = Some(service.local_addr());
         if let Some(console) = config.console {
             let console = Console::bind(console, service.api(), &mut registry).await.context("starting the console")?;
@@ -167,7 +177,8 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     if parts.stream {
         let service = tidegate_stream::Service::start(config.stream, Arc::clone(&bus), &mut registry, health.clone())
             .await
-            .context("starting stream")?;
+            .context("starting stream")?
+            .traced(tracer.of("tidegate-stream"));
         let shutdown = shutdown.clone();
         tasks.spawn(async move { service.run(shutdown).await.context("stream ended") });
     }
@@ -204,6 +215,12 @@ pub async fn start(mut config: ServerConfig, parts: Parts, shutdown: Cancellatio
     let history = history_address.map(tracing::field::display);
     tracing::info!(control, console, history, ops = %ops_address, "listening");
     Ok(Running { control: control_address, history: history_address, ops: ops_address, tasks, shutdown })
+}
+
+/// What tells this process from others of its kind in traces.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{}", host.trim(), std::process::id())
 }
 
 fn absolute(path: &Path) -> anyhow::Result<String> {

@@ -56,7 +56,9 @@ fn check(rendered: &Rendered, pod: &Pod<'_>, container: &str, root: &Path) {
 fn the_programs_take_what_is_rendered() {
     let mut checked = 0;
     // With other rules and statistics, and with the shipped ones.
-    let more = case("minimal", &["rules.mode=observe", "accounts.defaultRealm=example.org"]);
+    let traced = ["traces.endpoint=http://otel-collector.observability.svc:4317", "traces.sampleRatio=1"];
+    let others = ["rules.mode=observe", "accounts.defaultRealm=example.org"];
+    let more = case("minimal", &[&others[..], &traced].concat());
     let cases: Vec<_> = cases().into_iter().chain([more]).collect();
     for rendered in chart::render_all(&cases).unwrap().into_iter().map(Result::unwrap) {
         let dir = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ fn a_change_rolls_only_what_it_concerns() {
     let before = templates(&[]);
     let all: BTreeSet<&str> = ["control", "edge", "notifier", "stream"].into();
     assert_eq!(before.len(), all.len());
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 13] = [
         // Taken by the running processes.
         ("rules.content=mode = \"enforce\"", &[]),
         ("access.people[0].role=viewer", &[]),
@@ -33,6 +33,7 @@ fn a_change_rolls_only_what_it_concerns() {
         ("control.config.control.max_edges=100", &["control"]),
         ("notifier.config.notify.provider=Other", &["notifier"]),
         ("edge.site=fra", &["edge"]),
+        ("traces.endpoint=http://collector:4317", &["control", "edge", "notifier", "stream"]),
         ("kafka.partitions=48", &["control", "edge", "notifier", "stream"]),
     ];
     for (set, expected) in cases {

@@ -51,7 +51,7 @@ impl EmbeddedReader {
 
     async fn take(&mut self, ready: Vec<usize>) -> Result<Batch, BusError> {
         let from: Vec<ReadFrom> = ready.iter().map(|index| self.at[*index]).collect();
-        let read = self.log.blocking(|| "reading".to_owned(), move |journal| read_all(journal, &from)).await?;
+        let mut read = self.log.blocking(|| "reading".to_owned(), move |journal| read_all(journal, &from)).await?;
         let counters = &self.log.counters;
         counters.read_records.fetch_add(read.batch.records.len() as u64, Ordering::Relaxed);
         counters.positions_past_end.fetch_add(read.past_end, Ordering::Relaxed);
@@ -59,6 +59,7 @@ impl EmbeddedReader {
             self.at[index] = *next;
         }
         self.turn = self.turn.wrapping_add(1);
+        self.log.traces.recall(&mut read.batch.records);
         Ok(read.batch)
     }
 }
@@ -139,6 +140,7 @@ fn read_all(journal: &Journal, from: &[ReadFrom]) -> Result<ReadAll, JournalErro
                 time_ms: record.time_ms,
                 key: record.key.unwrap_or_default(),
                 value: Some(record.value).filter(|value| !value.is_empty()),
+                trace: None,
             });
         }
         let next = ReadFrom { offset: read.next_offset, ..*at };

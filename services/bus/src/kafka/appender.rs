@@ -1,6 +1,7 @@
 //! Appends with an idempotent producer.
 
 use super::context::Context;
+use super::headers::headers;
 use super::shared::{Shared, blocking, failed};
 use super::stats::add;
 use crate::{BusError, Message, Place, Topic, partition_of};
@@ -91,6 +92,7 @@ impl Appender {
             let mut record =
                 FutureRecord::<[u8], [u8]>::to(name).partition(partition.cast_signed()).key(&message.key[..]);
             record.payload = message.value.as_deref();
+            record.headers = message.trace.map(headers);
             match producer.send_result(record).map_err(|(error, _)| error) {
                 Ok(delivery) => return Ok(delivery),
                 Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) if Instant::now() < deadline => {

@@ -1,6 +1,7 @@
 //! Reads partitions that are assigned by hand, and committed records only.
 
 use super::context::Context;
+use super::headers::trace;
 use super::shared::{Shared, blocking, failed, unsigned};
 use super::stats::add;
 use crate::limits::{BATCH_MAX_BYTES, BATCH_MAX_RECORDS};
@@ -132,6 +133,7 @@ impl KafkaReader {
             time_ms: message.timestamp().to_millis().unwrap_or(0),
             key: message.key().map(Bytes::copy_from_slice).unwrap_or_default(),
             value: message.payload().map(Bytes::copy_from_slice),
+            trace: trace(message),
         })
     }
 

@@ -4,6 +4,7 @@
 //! polls until nothing is, and only then commits.
 
 use super::context::Context;
+use super::headers::headers;
 use super::shared::{LookUp, Shared, failed};
 use super::stats::add;
 use crate::{BusError, Message, Place, Topic};
@@ -139,6 +140,7 @@ impl Transactions {
                 .partition(self.partition.cast_signed())
                 .key(&message.key[..]);
             record.payload = message.value.as_deref();
+            record.headers = message.trace.map(headers);
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {

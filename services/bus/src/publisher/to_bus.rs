@@ -41,11 +41,12 @@ impl Publisher for BusPublisher {
 }
 
 /// The record of an event, or why the stream could make nothing of it.
-fn message_of(event: v1::Event) -> Result<Message, String> {
+fn message_of(mut event: v1::Event) -> Result<Message, String> {
+    let trace = std::mem::take(&mut event.trace_parent).parse().ok();
     let value = event.encode_to_vec();
     let event = tidegate_domain::Event::try_from(event).map_err(|error| error.to_string())?;
     let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
-    let message = Message { key, value: Some(Bytes::from(value)) };
+    let message = Message::new(key, Some(Bytes::from(value))).with_trace(trace);
     check(Topic::Events.suffix(), std::slice::from_ref(&message)).map_err(|error| error.to_string())?;
     Ok(message)
 }
@@ -55,6 +56,7 @@ mod tests {
     use super::*;
     use crate::{EmbeddedBus, EmbeddedConfig, ReadFrom, partition_of};
     use std::time::Duration;
+    use tidegate_runtime::traces::TraceContext;
 
     fn event(account: &str, sequence: u64) -> v1::Event {
         v1::Event {
@@ -62,6 +64,7 @@ mod tests {
             site: "hamburg".to_owned(),
             account: account.to_owned(),
             time_ms: 1_800_000_000_000,
+            trace_parent: String::new(),
             kind: Some(v1::event::Kind::Login(v1::Login {
                 client_address: vec![192, 0, 2, 1],
                 protocol: "imap".to_owned(),
@@ -76,10 +79,12 @@ mod tests {
         let config = EmbeddedConfig { directory: directory.path().to_owned(), ..EmbeddedConfig::default() };
         let bus = EmbeddedBus::open(config).unwrap();
         let publisher = BusPublisher::new(bus.clone());
+        let trace = TraceContext::new_trace();
         let good = event("jo@example.org", 1);
+        let traced = v1::Event { trace_parent: trace.to_string(), ..good.clone() };
         let no_id = v1::Event { id: None, ..event("jo@example.org", 2) };
         let no_account = event("", 3);
-        let published = publisher.publish(vec![no_id, good.clone(), no_account]).await.unwrap();
+        let published = publisher.publish(vec![no_id, traced, no_account]).await.unwrap();
         assert_eq!(published.written, 1);
         assert_eq!(published.rejected.iter().map(|rejected| rejected.index).collect::<Vec<_>>(), [0, 2]);
         assert!(published.rejected[0].reason.contains("id"), "{published:?}");
@@ -89,6 +94,7 @@ mod tests {
         assert_eq!(batch.records.len(), 1);
         assert_eq!(batch.records[0].key, "jo@example.org");
         assert_eq!(v1::Event::decode(batch.records[0].value.clone().unwrap()).unwrap(), good);
+        assert_eq!(batch.records[0].trace, Some(trace));
         assert_eq!(publisher.publish(Vec::new()).await.unwrap(), Published::default());
     }
 }

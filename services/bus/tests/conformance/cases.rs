@@ -6,6 +6,7 @@ use futures::FutureExt as _;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tidegate_bus::{BATCH_MAX_RECORDS, Batch, BusError, MESSAGE_MAX_BYTES, Message, Topic, partition_of};
+use tidegate_runtime::traces::TraceContext;
 
 pub async fn reads_in_the_order_of_each_partition(lab: impl Lab) {
     let bus = lab.open().await;
@@ -48,8 +49,8 @@ pub async fn keys_have_the_same_partition_in_all_topics(lab: impl Lab) {
 pub async fn values_and_tombstones_come_back(lab: impl Lab) {
     let bus = lab.open().await;
     let key = key_of(1, 0);
-    let binary = Message { key: Bytes::from(key.clone()), value: Some(Bytes::from_static(&[0, 255, 10, 0])) };
-    let deleted = Message { key: Bytes::from(key), value: None };
+    let binary = Message::new(Bytes::from(key.clone()), Some(Bytes::from_static(&[0, 255, 10, 0])));
+    let deleted = Message::new(Bytes::from(key), None);
     for topic in [Topic::Accounts, Topic::Events] {
         bus.append(topic, vec![binary.clone(), deleted.clone()]).await.unwrap();
         let mut reader = bus.read(&[from(topic, 1, 0)]).await.unwrap();
@@ -58,6 +59,21 @@ pub async fn values_and_tombstones_come_back(lab: impl Lab) {
         assert_eq!(records[1].value, None);
         assert!(records.iter().all(|record| record.key == binary.key && record.time_ms > 1_600_000_000_000));
     }
+}
+
+pub async fn the_step_that_a_record_comes_from_comes_back(lab: impl Lab) {
+    let bus = lab.open().await;
+    let (appended, committed) = (TraceContext::new_trace(), TraceContext::new_trace());
+    let (first, second) = (message(&key_of(1, 0), "first"), message(&key_of(1, 1), "second"));
+    let mut reader = bus.read(&[from(Topic::Events, 1, 0), from(Topic::Accounts, 1, 0)]).await.unwrap();
+    bus.append(Topic::Events, vec![first.clone().with_trace(Some(appended)), second.clone()]).await.unwrap();
+    let mut owner = bus.own("group", 1).await.unwrap();
+    let states = [first.with_trace(Some(committed)), second].map(|message| (Topic::Accounts, message));
+    owner.commit(states.to_vec(), Vec::new()).await.unwrap();
+    let mut records = read(&mut *reader, 4).await;
+    records.sort_by_key(|record| (record.topic != Topic::Events, record.offset));
+    let traces: Vec<_> = records.iter().map(|record| record.trace).collect();
+    assert_eq!(traces, [Some(appended), None, Some(committed), None]);
 }
 
 pub async fn a_waiting_reader_wakes_promptly(lab: impl Lab) {
@@ -153,8 +169,8 @@ pub async fn ten_thousand_records_go_through(lab: impl Lab) {
 pub async fn refuses_what_it_could_not_keep(lab: impl Lab) {
     let bus = lab.open().await;
     let key = key_of(0, 0);
-    let large = Message { key: Bytes::from(key.clone()), value: Some(vec![b'x'; MESSAGE_MAX_BYTES].into()) };
-    let empty = Message { key: Bytes::from(key.clone()), value: Some(Bytes::new()) };
+    let large = Message::new(Bytes::from(key.clone()), Some(vec![b'x'; MESSAGE_MAX_BYTES].into()));
+    let empty = Message::new(Bytes::from(key.clone()), Some(Bytes::new()));
     for (bad, expected) in [(large.clone(), "is over the limit of 900000"), (empty, "an empty value")] {
         let error = bus.append(Topic::Events, vec![message(&key, "good"), bad.clone()]).await.unwrap_err();
         assert!(matches!(&error, BusError::Message { .. }) && error.to_string().contains(expected), "{error}");

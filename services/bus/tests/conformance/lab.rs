@@ -22,7 +22,7 @@ pub trait Lab: Sync {
 }
 
 pub fn message(key: &str, value: &str) -> Message {
-    Message { key: Bytes::copy_from_slice(key.as_bytes()), value: Some(Bytes::copy_from_slice(value.as_bytes())) }
+    Message::new(Bytes::copy_from_slice(key.as_bytes()), Some(Bytes::copy_from_slice(value.as_bytes())))
 }
 
 /// A key that belongs to `partition`.

@@ -14,7 +14,7 @@ macro_rules! conform {
     ($lab:ty) => {
         crate::conform!($lab, cases:
             reads_in_the_order_of_each_partition, keys_have_the_same_partition_in_all_topics,
-            values_and_tombstones_come_back, a_waiting_reader_wakes_promptly, reads_on_from_where_it_was,
+            values_and_tombstones_come_back, the_step_that_a_record_comes_from_comes_back, a_waiting_reader_wakes_promptly, reads_on_from_where_it_was,
             finds_offsets_by_time, ten_thousand_records_go_through, refuses_what_it_could_not_keep,
             refuses_partitions_that_are_not_there, a_dropped_next_loses_nothing, waits_without_records);
         crate::conform!($lab, owners:

@@ -15,6 +15,7 @@ use tidegate_gate::new_id;
 use tidegate_gate::now_ms;
 use tidegate_proto::v1::command::Kind;
 use tidegate_proto::{state_to_proto, v1};
+use tidegate_runtime::traces::{self, Role, Span};
 use tonic::Status;
 
 /// What stands as the result in the record that is written before an action.
@@ -111,8 +112,19 @@ impl AdminApi {
             kind: Some(action.kind.clone()),
         };
         let waiter = self.view.waiters.wait_for(command_id.clone());
-        match append(&*self.bus, Topic::Commands, vec![command_message(&command)]).await {
-            Ok(places) => self.outcome(action, command_id, waiter, places.first().copied()).await,
+        let (step, began_ms) = (self.tracer.step(None), traces::now_ms());
+        let message = command_message(&command).with_trace(step);
+        match append(&*self.bus, Topic::Commands, vec![message]).await {
+            Ok(places) => {
+                if let Some(step) = step {
+                    let span = Span::new("command", Role::Producer, step, None, (began_ms, traces::now_ms()))
+                        .text("tidegate.command_id", &command_id)
+                        .text("tidegate.account", self.tracer.account(action.account.as_str()))
+                        .text("messaging.destination.name", Topic::Commands.suffix());
+                    self.tracer.end(span);
+                }
+                self.outcome(action, command_id, waiter, places.first().copied()).await
+            }
             Err(why) => {
                 let why = format!("the command is not known to be written, and may still be applied: {why}");
                 (ActionResult::Failed, Err(Status::unavailable(why)))

@@ -28,6 +28,7 @@ use tidegate_bus::Bus;
 use tidegate_domain::AccountForm;
 use tidegate_proto::v1;
 use tidegate_proto::v1::command::Kind;
+use tidegate_runtime::traces::Tracer;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ pub(crate) struct AdminApi {
     config: Arc<ControlConfig>,
     form: Arc<AccountForm>,
     metrics: Metrics,
+    tracer: Tracer,
     /// One permit for each watch.
     watchers: Arc<Semaphore>,
     /// One permit for each request that acts on many accounts.
@@ -75,6 +77,8 @@ pub(crate) struct Parts {
     pub config: Arc<ControlConfig>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Takes a step for each command.
+    pub tracer: Tracer,
     /// One permit for each watch.
     pub watchers: Arc<Semaphore>,
     /// Ends streams.
@@ -87,8 +91,8 @@ const MAX_MANY: usize = 4;
 impl AdminApi {
     /// The service, made of `parts`.
     pub fn new(parts: Parts) -> Self {
-        let Parts { view, tails, registry, bus, admission, evidence, event_rate, config, metrics, watchers, shutdown } =
-            parts;
+        let Parts { view, tails, registry, bus, admission, evidence, event_rate, config, .. } = parts;
+        let Parts { metrics, tracer, watchers, shutdown, .. } = parts;
         Self {
             form: Arc::new(config.account_form()),
             watchers,
@@ -102,6 +106,7 @@ impl AdminApi {
             event_rate,
             config,
             metrics,
+            tracer,
             shutdown,
         }
     }

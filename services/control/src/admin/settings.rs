@@ -146,7 +146,7 @@ impl AdminApi {
             let (key, kind) = (change.key.clone(), Some(kind));
             v1::Setting { key, actor, reason, set_ms: now_ms(), kind }.encode_to_vec().into()
         });
-        let message = Message { key: Bytes::from(change.key), value };
+        let message = Message::new(Bytes::from(change.key), value);
         let written = append(&*self.bus, Topic::Settings, vec![message]).await;
         let written =
             written.map_err(|why| Status::unavailable(format!("the setting is not known to be written: {why}")));

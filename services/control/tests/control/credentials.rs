@@ -47,6 +47,7 @@ fn event(site: &str, node: &str, sequence: u64) -> v1::Event {
         site: site.into(),
         account: "jo@example.org".into(),
         time_ms: now_ms(),
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Login(v1::Login { success: true, ..v1::Login::default() })),
     }
 }

@@ -62,7 +62,7 @@ async fn an_account_that_is_deleted_is_told_as_active() {
     let control = Control::start(vec![locked("a@example.org", 4)]).await;
     let mut edge = control.attach("mx1", "", Vec::new()).await;
     edge.batch().await;
-    control.bus.append(Topic::Accounts, vec![Message { key: "a@example.org".into(), value: None }]).await.unwrap();
+    control.bus.append(Topic::Accounts, vec![Message::new("a@example.org".into(), None)]).await.unwrap();
     let state = edge.batch().await.states.remove(0).state.unwrap();
     assert_eq!(
         (state.account.as_str(), state.status(), state.version),

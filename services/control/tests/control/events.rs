@@ -11,6 +11,7 @@ fn event(account: &str, sequence: u64) -> v1::Event {
         site: "ams".into(),
         account: account.into(),
         time_ms: 1_700_000_000_000,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Login(v1::Login {
             client_address: vec![203, 0, 113, 7],
             protocol: "submission".into(),

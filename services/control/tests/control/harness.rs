@@ -251,9 +251,11 @@ pub async fn put(bus: &dyn Bus, states: Vec<AccountState>) -> Vec<Place> {
     if states.is_empty() {
         return Vec::new();
     }
-    let message = |state: &AccountState| Message {
-        key: Bytes::copy_from_slice(state.account.as_str().as_bytes()),
-        value: Some(state_to_proto(state).encode_to_vec().into()),
+    let message = |state: &AccountState| {
+        Message::new(
+            Bytes::copy_from_slice(state.account.as_str().as_bytes()),
+            Some(state_to_proto(state).encode_to_vec().into()),
+        )
     };
     bus.append(Topic::Accounts, states.iter().map(message).collect()).await.unwrap()
 }

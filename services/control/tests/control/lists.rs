@@ -41,7 +41,7 @@ async fn a_page_token_stays_right_while_accounts_come_and_go() {
     let first = v1::ListAccountsRequest { page_size: 4, ..Default::default() };
     let page = control.admin().list_accounts(first.clone()).await.unwrap().into_inner();
     assert_eq!(page.next_page_token, "name:user3@example.org");
-    control.bus.append(Topic::Accounts, vec![Message { key: "user3@example.org".into(), value: None }]).await.unwrap();
+    control.bus.append(Topic::Accounts, vec![Message::new("user3@example.org".into(), None)]).await.unwrap();
     control.put(vec![active("a@example.org", 1)]).await;
     let control = &control;
     until("both are read", || async {
@@ -100,7 +100,7 @@ async fn what_cannot_be_listed_is_named() {
 #[tokio::test]
 async fn records_that_do_not_decode_are_skipped_and_rules_are_listed() {
     let control = Control::start(vec![active("al@example.org", 1)]).await;
-    let junk = |key: &'static str, value: &'static [u8]| Message { key: key.into(), value: Some(value.into()) };
+    let junk = |key: &'static str, value: &'static [u8]| Message::new(key.into(), Some(value.into()));
     let other = locked("cy@example.org", 1);
     let other = tidegate_proto::state_to_proto(&other).encode_to_vec();
     control
@@ -110,14 +110,13 @@ async fn records_that_do_not_decode_are_skipped_and_rules_are_listed() {
             vec![
                 junk("al@example.org", b"\xff\xff"),
                 junk("not an account", b"\x0a\x00"),
-                Message { key: "bo@example.org".into(), value: Some(other.into()) },
+                Message::new("bo@example.org".into(), Some(other.into())),
             ],
         )
         .await
         .unwrap();
     let rule_set = |partition| v1::RuleSet { partition, version: "ab12".into(), ..Default::default() };
-    let rules =
-        [3, 0, 99].map(|n| Message { key: n.to_string().into(), value: Some(rule_set(n).encode_to_vec().into()) });
+    let rules = [3, 0, 99].map(|n| Message::new(n.to_string().into(), Some(rule_set(n).encode_to_vec().into())));
     control.bus.append(Topic::Rules, rules.to_vec()).await.unwrap();
     let control = &control;
     until("all is read", || async {

@@ -118,7 +118,7 @@ async fn fill(control: &Secured) {
     crate::harness::put(&*control.bus, vec![secret, active("al@example.org", 1)]).await;
     let rule = v1::Rule { name: "burst".into(), domains: vec!["example.org".into()], ..Default::default() };
     let rule_set = v1::RuleSet { rules: vec![rule], version: "1".into(), ..Default::default() };
-    let message = Message { key: "0".into(), value: Some(rule_set.encode_to_vec().into()) };
+    let message = Message::new("0".into(), Some(rule_set.encode_to_vec().into()));
     control.bus.append(Topic::Rules, vec![message]).await.unwrap();
     until("the states are read", || async { control.metric("tidegate_control_accounts") > 1.5 }).await;
 }

@@ -58,6 +58,7 @@ impl Validate for EdgeConfig {
             problems.add("", &problem.key, problem.message);
         }
         self.telemetry.validate(&key(path, "telemetry"), problems);
+        self.traces.validate(&key(path, "traces"), problems);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sends one batch and says whether it is settled.
 
 use crate::metrics::{LaneLabel, Metrics};
+use crate::steps::Steps;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_bus::{BusError, Publisher};
@@ -12,6 +13,7 @@ pub(crate) struct Sender {
     publisher: Arc<dyn Publisher>,
     timeout: Duration,
     metrics: Metrics,
+    steps: Arc<Steps>,
 }
 
 /// It is not known whether the events are in the log.
@@ -27,8 +29,8 @@ pub(crate) enum Unsettled {
 
 impl Sender {
     /// Sends over `publisher`; a batch may take `timeout`.
-    pub fn new(publisher: Arc<dyn Publisher>, timeout: Duration, metrics: Metrics) -> Self {
-        Self { publisher, timeout, metrics }
+    pub fn new(publisher: Arc<dyn Publisher>, timeout: Duration, metrics: Metrics, steps: Arc<Steps>) -> Self {
+        Self { publisher, timeout, metrics, steps }
     }
 
     /// Sends `events`. When that went well, each is durable, or was counted as one that the log will never take.
@@ -67,6 +69,7 @@ impl Sender {
         let published =
             tokio::time::timeout(self.timeout, publishing).await.map_err(|_| Unsettled::TimedOut(self.timeout))??;
         self.metrics.published.get_or_create(lane).inc_by(published.written as u64);
+        self.steps.published(events, &published);
         if let Some(first) = published.rejected.first() {
             self.reject(&first.reason, published.rejected.len() as u64);
         }
@@ -93,11 +96,13 @@ fn is_permanent(error: &BusError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::metrics::LIVE;
     use async_trait::async_trait;
     use parking_lot::Mutex;
     use prometheus_client::registry::Registry;
     use tidegate_bus::Published;
+    use tidegate_runtime::traces::Tracer;
 
     /// Refuses every batch that has the event numbered 3.
     #[derive(Default)]
@@ -119,7 +124,9 @@ mod tests {
     async fn an_event_that_is_never_taken_does_not_hold_up_the_others() {
         let metrics = Metrics::register(&mut Registry::default());
         let picky = Arc::new(Picky::default());
-        let sender = Sender::new(Arc::clone(&picky) as Arc<dyn Publisher>, Duration::from_secs(5), metrics.clone());
+        let publisher = Arc::clone(&picky) as Arc<dyn Publisher>;
+        let steps = Arc::new(Steps::new(Tracer::off(), "a", "b", Clock::system()));
+        let sender = Sender::new(publisher, Duration::from_secs(5), metrics.clone(), steps);
         let event = |sequence| v1::Event {
             id: Some(v1::EventId { node: "a".into(), lane: v1::Lane::Live.into(), sequence }),
             ..v1::Event::default()

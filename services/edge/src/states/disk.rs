@@ -222,6 +222,7 @@ impl StatesDisk {
             partition: position.partition,
             offset: position.offset,
             state: Some(state_to_proto(state)),
+            trace_parent: String::new(),
         };
         self.record(state.account.as_str().as_bytes(), placed.encode_to_vec().into())
     }

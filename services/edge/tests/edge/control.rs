@@ -257,6 +257,7 @@ fn batch(
         partition: position.partition,
         offset: position.offset,
         state: Some(state_to_proto(&state)),
+        trace_parent: String::new(),
     };
     let position = |(partition, next_offset): (&u32, &u64)| v1::PartitionPosition {
         partition: *partition,

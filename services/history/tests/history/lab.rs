@@ -133,7 +133,7 @@ impl Lab {
 
     /// Writes to the log.
     pub async fn append(&self, topic: Topic, key: &str, value: Vec<u8>) -> Place {
-        let message = Message { key: Bytes::copy_from_slice(key.as_bytes()), value: Some(value.into()) };
+        let message = Message::new(Bytes::copy_from_slice(key.as_bytes()), Some(value.into()));
         self.bus.append(topic, vec![message]).await.unwrap()[0]
     }
 
@@ -212,7 +212,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut()
 }
 
 pub fn message(event: &v1::Event) -> Message {
-    Message { key: Bytes::copy_from_slice(event.account.as_bytes()), value: Some(event.encode_to_vec().into()) }
+    Message::new(Bytes::copy_from_slice(event.account.as_bytes()), Some(event.encode_to_vec().into()))
 }
 
 /// A message of `account`'s, the `sequence`th of node mx1.
@@ -234,6 +234,7 @@ pub fn submission(account: &str, sequence: u64, time_ms: i64) -> v1::Event {
         site: "ams".to_owned(),
         account: account.to_owned(),
         time_ms,
+        trace_parent: String::new(),
         kind: Some(v1::event::Kind::Submission(submission)),
     }
 }

@@ -133,9 +133,8 @@ impl Lab {
 
     /// Publishes states, as the stream does.
     pub async fn publish(&self, states: impl IntoIterator<Item = v1::AccountState>) {
-        let message = |state: v1::AccountState| Message {
-            key: Bytes::from(state.account.clone()),
-            value: Some(state.encode_to_vec().into()),
+        let message = |state: v1::AccountState| {
+            Message::new(Bytes::from(state.account.clone()), Some(state.encode_to_vec().into()))
         };
         self.bus.append(Topic::Accounts, states.into_iter().map(message).collect()).await.unwrap();
     }

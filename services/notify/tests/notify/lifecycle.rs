@@ -125,7 +125,7 @@ async fn administrators_are_reminded_once_before_exemptions_end() {
         ..Default::default()
     };
     let key = Bytes::from(setting.key.clone());
-    let message = Message { key, value: Some(setting.encode_to_vec().into()) };
+    let message = Message::new(key, Some(setting.encode_to_vec().into()));
     lab.bus.append(Topic::Settings, vec![message]).await.unwrap();
     lab.publish([exempted("later@example.org", 30)]).await;
     lab.until_status(NotificationStatus::Sent, 3).await;

@@ -59,7 +59,15 @@ pub fn unlock(offset: u64, account: &str, log_ms: i64) -> Record {
 }
 
 pub fn record(topic: Topic, offset: u64, key: &str, value: Vec<u8>, time_ms: i64) -> Record {
-    Record { topic, partition: 0, offset, time_ms, key: Bytes::from(key.to_owned()), value: Some(value.into()) }
+    Record {
+        topic,
+        partition: 0,
+        offset,
+        time_ms,
+        key: Bytes::from(key.to_owned()),
+        value: Some(value.into()),
+        trace: None,
+    }
 }
 
 pub fn locks(output: &Output) -> Vec<&str> {

@@ -9,6 +9,7 @@ use tidegate_bus::{Record, Topic};
 use tidegate_detect::{Rules, Statistics};
 use tidegate_domain::{Change, Status};
 use tidegate_proto::{state_to_proto, v1};
+use tidegate_stream::Decided;
 
 /// A state of another partition's account could never be written here, and would keep all others back.
 #[test]
@@ -138,7 +139,7 @@ fn lives(rules: &(Statistics, Rules), records: &[Record], cuts: &[usize], kills:
             for account in locks(&output) {
                 *times_locked.entry(account.to_owned()).or_default() += 1;
             }
-            for state in output.newest_states() {
+            for Decided { state, .. } in output.newest_states() {
                 published.insert(state.account.to_string(), state_to_proto(state).encode_to_vec());
             }
             committed = committed.max(at);

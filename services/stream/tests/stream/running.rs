@@ -99,7 +99,7 @@ impl Running {
 
     /// An administrator takes a setting back.
     pub async fn unset(&self, key: &str) {
-        let deleted = Message { key: Bytes::from(key.to_owned()), value: None };
+        let deleted = Message::new(Bytes::from(key.to_owned()), None);
         self.bus.append(Topic::Settings, vec![deleted]).await.unwrap();
     }
 
@@ -165,7 +165,7 @@ impl Drop for Running {
 }
 
 pub fn message(key: &str, value: Vec<u8>) -> Message {
-    Message { key: Bytes::from(key.to_owned()), value: Some(value.into()) }
+    Message::new(Bytes::from(key.to_owned()), Some(value.into()))
 }
 
 pub fn now_ms() -> i64 {

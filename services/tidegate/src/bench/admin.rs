@@ -191,7 +191,7 @@ fn figure(what: &'static str, settings: String, mut times_ms: Vec<f64>, watch: &
 
 fn message(state: &AccountState) -> Message {
     let key = Bytes::copy_from_slice(state.account.as_str().as_bytes());
-    Message { key, value: Some(state_to_proto(state).encode_to_vec().into()) }
+    Message::new(key, Some(state_to_proto(state).encode_to_vec().into()))
 }
 
 fn state(n: u64, version: u64) -> AccountState {

@@ -77,22 +77,33 @@ pub async fn measure(scale: Scale, tables: Option<&Path>) -> anyhow::Result<Vec<
         ..HistoryConfig::default()
     };
     let rows = scale.of(50_000_000);
+    let filled = folder.join(Table::Events.name()).exists();
     let lake = Lake::open(&config).await?;
-    let mut figures = fill(&lake, rows).await?;
-    let watch = Stopwatch::start();
-    let (merged, octets) = compact(&lake, Table::Events, &config).await.map_err(anyhow::Error::msg)?;
-    let spent = watch.spent();
-    // With few rows a day has few files, and none are put together.
-    if merged > 0 {
-        let settings = format!("{rows} rows in {merged} files, sorted anew");
-        figures
-            .push(per_core(Figure::rate("history, files put together", settings, "rows/s/core", rows, spent), spent));
-        let settings = format!("{rows} rows, {ACCOUNTS} accounts, {DAYS} days, put together");
-        let size = Figure::rate("history, an event on disk", settings, "octets", rows, spent);
-        figures.push(Figure { value: octets as f64 / rows as f64, ..size });
+    let mut figures = Vec::new();
+    if filled {
+        eprintln!("  {} is there already: only the questions are measured", folder.display());
+    } else {
+        figures.extend(fill(&lake, rows).await?);
+        figures.extend(tidy(&lake, &config, rows).await?);
     }
     figures.extend(ask(lake, config, directory.path(), rows).await?);
     Ok(figures)
+}
+
+/// Puts small files together.
+async fn tidy(lake: &Lake, config: &HistoryConfig, rows: u64) -> anyhow::Result<Vec<Figure>> {
+    let watch = Stopwatch::start();
+    let (merged, octets) = compact(lake, Table::Events, config).await.map_err(anyhow::Error::msg)?;
+    let spent = watch.spent();
+    // With few rows a day has few files, and none are put together.
+    if merged == 0 {
+        return Ok(Vec::new());
+    }
+    let settings = format!("{rows} rows in {merged} files, sorted anew");
+    let rate = per_core(Figure::rate("history, files put together", settings, "rows/s/core", rows, spent), spent);
+    let settings = format!("{rows} rows, {ACCOUNTS} accounts, {DAYS} days, put together");
+    let size = Figure::rate("history, an event on disk", settings, "octets", rows, spent);
+    Ok(vec![rate, Figure { value: octets as f64 / rows as f64, ..size }])
 }
 
 /// The value for one core: by the CPU time, where it is known.
@@ -140,6 +151,7 @@ fn record(traffic: &mut Traffic, number: u64, rows: u64) -> Record {
         time_ms: at_ms + 3,
         key: Bytes::copy_from_slice(event.account.as_str().as_bytes()),
         value: Some(event_to_proto(&event).encode_to_vec().into()),
+        trace: None,
     }
 }
 
@@ -192,7 +204,7 @@ async fn seconds_to_queryable(bus: &dyn Bus, analyst: &HistoryClient) -> anyhow:
         let value = event_to_proto(&event).encode_to_vec();
         let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
         let began = Instant::now();
-        bus.append(Topic::Events, vec![Message { key, value: Some(value.into()) }]).await?;
+        bus.append(Topic::Events, vec![Message::new(key, Some(value.into()))]).await?;
         let sql = format!(
             "SELECT count(*) FROM events WHERE node = 'fresh' AND date > DATE '2026-10-30' HAVING count(*) > {number}"
         );

@@ -79,7 +79,7 @@ async fn fill(bus: &Arc<dyn Bus>, events: u64, tail: Tail) -> anyhow::Result<()>
     for number in 0..events {
         let event = traffic.event("mx1", now_ms - ((events - number) * 3_600_000 / events).cast_signed());
         let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
-        messages.push(Message { key, value: Some(event_to_proto(&event).encode_to_vec().into()) });
+        messages.push(Message::new(key, Some(event_to_proto(&event).encode_to_vec().into())));
         if messages.len() == 1_000 || number + 1 == events {
             bus.append(Topic::Events, std::mem::take(&mut messages)).await?;
         }
