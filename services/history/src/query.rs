@@ -9,6 +9,7 @@ mod placeholders;
 mod plain;
 mod running;
 mod scan;
+mod semi_join;
 mod views;
 
 pub(crate) use catalog::{CATALOG, Catalog, SCHEMA};

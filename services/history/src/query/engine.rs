@@ -6,6 +6,7 @@ use super::functions;
 use super::placeholders::numbered;
 use super::plain::plain_schema;
 use super::running::{Rows, Started};
+use super::semi_join::{self, WantedOnce};
 use crate::config::HistoryConfig;
 use crate::lake::Lake;
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use std::path::PathBuf;
@@ -219,7 +221,14 @@ impl Engine {
         options.execution.parquet.reorder_filters = true;
         options.sql_parser.collect_spans = true;
         let files = SessionContext::new_with_config_rt(SessionConfig::new(), Arc::clone(&runtime));
-        let context = SessionContext::new_with_config_rt(config, runtime);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_optimizer_rule(Arc::new(WantedOnce))
+            .with_physical_optimizer_rules(semi_join::physical_rules())
+            .build();
+        let context = SessionContext::new_with_state(state);
         for function in functions::all() {
             context.register_udf(function);
         }

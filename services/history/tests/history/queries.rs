@@ -193,3 +193,35 @@ fn metric(lab: &Lab, line: &str) -> bool {
     let (name, value) = line.rsplit_once(' ').unwrap();
     (lab.metric(name) - value.parse::<f64>().unwrap()).abs() < 0.5
 }
+
+/// The wanted keys are what is held, each once: the plan says so, and the answers stay what SQL says, with NULLs too.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_and_exists_hold_the_wanted_keys() {
+    let lab = with(QueryConfig::default()).await;
+    let wanted = "account IN (SELECT account FROM events WHERE sequence <= 3)";
+    let large = "SELECT count(*) FROM generate_series(1, 300000) a WHERE a.value IN (SELECT sequence FROM events)";
+    let plan = lab.lines(&format!("EXPLAIN {large}")).await.join("\n");
+    assert!(plan.contains("join_type=RightSemi") && plan.contains("aggr=[[]]"), "{plan}");
+    assert_eq!(lab.lines(large).await, ["100"]);
+    let twice = "(SELECT column1 AS x FROM (VALUES (1), (2), (2), (3), (NULL)))";
+    let some = "(SELECT column1 AS y FROM (VALUES (2), (2), (3), (5)))";
+    let none = "(SELECT column1 AS y FROM (VALUES (2), (NULL)))";
+    for (sql, expected) in [
+        (format!("SELECT count(*) FROM events WHERE {wanted}"), "3"),
+        (format!("SELECT count(*) FROM events WHERE NOT {wanted}"), "97"),
+        (format!("SELECT count(*) FROM {twice} WHERE x IN {some}"), "3"),
+        (format!("SELECT count(*) FROM {twice} WHERE x NOT IN {some}"), "1"),
+        (format!("SELECT count(*) FROM {twice} WHERE x NOT IN {none}"), "0"),
+        (format!("SELECT count(*) FROM {twice} a WHERE EXISTS (SELECT 1 FROM {some} b WHERE b.y = a.x)"), "3"),
+        (format!("SELECT count(*) FROM {twice} a WHERE NOT EXISTS (SELECT 1 FROM {some} b WHERE b.y = a.x)"), "2"),
+        (
+            format!(
+                "SELECT count(*) FROM {twice} a WHERE EXISTS (SELECT 1 FROM {some} b WHERE b.y = a.x AND b.y > a.x - 1 AND b.y < 3)"
+            ),
+            "2",
+        ),
+        (format!("SELECT count(*) FROM {twice} a WHERE EXISTS (SELECT 1 FROM {some} b WHERE b.y > a.x)"), "4"),
+    ] {
+        assert_eq!(lab.lines(&sql).await, [expected], "{sql}");
+    }
+}
