@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -216,4 +217,69 @@ fn what_will_be_told_can_be_seen_and_tried_before() {
     for problem in ["notify.max_pending: is 1", "there is no language \"tlh\""] {
         assert!(refused.stderr.contains(problem), "{}", refused.stderr);
     }
+}
+
+/// A receiver of webhooks that answers with one status after the other, and the last one for ever.
+fn receiver(statuses: &'static [&'static str]) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = std::io::BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if stream.read_line(&mut line).unwrap() <= 2 {
+                    break;
+                }
+                if let Some((_, value)) = line.to_ascii_lowercase().split_once("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            let status = statuses.get(number).or(statuses.last()).unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn what_could_not_be_delivered_is_listed_and_sent_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let pager = receiver(&["410 Gone", "200 OK"]);
+    let sections =
+        format!("[notify]\n[[notify.webhook]]\nname = \"pager\"\nurl = \"http://{pager}/hook\"\ngroup_window_ms = 0\n");
+    let mut server = Server::start_with(dir.path(), "server", "serve", &Log::Embedded, BURST_RULES, &sections).unwrap();
+    server.admin(&["accounts", "lock", "jo@example.org", "--reason", "reported"]).unwrap().succeeded().unwrap();
+    let listed = |server: &Server| -> serde_json::Value {
+        let dead = server.admin(&["notify", "dead", "--json"]).unwrap().succeeded().unwrap();
+        serde_json::from_str(&dead.stdout).unwrap()
+    };
+    wait_until("it to be given up", TIMEOUT, || listed(&server)[0]["account"] == "jo@example.org").unwrap();
+    let dead = listed(&server)[0].clone();
+    assert!(dead["channel"] == "pager" && dead["error"].as_str().unwrap().contains("410"), "{dead}");
+    let shown = server.admin(&["notify", "dead"]).unwrap().succeeded().unwrap().stdout;
+    assert!(shown.contains("GIVEN UP") && shown.contains("jo@example.org") && shown.contains("410"), "{shown}");
+
+    let id = dead["id"].as_str().unwrap().to_owned();
+    let config = server.config.to_str().unwrap().to_owned();
+    let refused = tidegate(&["notify", "retry", "--config", &config, &id]);
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains("must be stopped"), "{}", refused.stderr);
+    server.process.stop(TIMEOUT).unwrap();
+    let unknown = tidegate(&["notify", "retry", "--config", &config, "0000"]);
+    assert!(unknown.status.code() == Some(1) && unknown.stderr.contains("0000"), "{}", unknown.stderr);
+    let again = tidegate(&["notify", "retry", "--config", &config, &id]).succeeded().unwrap().stdout;
+    assert!(again.contains(&id) && again.contains("through pager"), "{again}");
+    server.process.start_again().unwrap();
+    server.process.wait_until_ready(TIMEOUT).unwrap();
+    wait_until("it to be delivered", TIMEOUT, || {
+        server
+            .process
+            .metric("tidegate_notify_notifications_total", &[("result", "sent")])
+            .is_ok_and(|sent| sent >= 1.0)
+    })
+    .unwrap();
+    wait_until("the list to be empty", TIMEOUT, || listed(&server) == serde_json::json!([])).unwrap();
 }
