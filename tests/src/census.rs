@@ -32,15 +32,21 @@ pub struct Counted {
 
 impl Census {
     /// Waits until each account's messages count as often as the ledger says; nobody else may send meanwhile. What is
-    /// still under way is waited for; a message that counts twice is never forgiven. `worker` is the server with the
-    /// stream worker, `control` answers administrators.
+    /// still under way is waited for; a message that counts twice is never forgiven. `workers` are the
+    /// servers with a stream worker, `control` answers administrators.
     ///
     /// # Errors
     /// When a count is too high, or stays too low.
-    pub fn compare(&mut self, worker: &Server, control: SocketAddr, ledger: &Ledger, all: &[Counted]) -> Result<()> {
+    pub fn compare(
+        &mut self,
+        workers: &[&Server],
+        control: SocketAddr,
+        ledger: &Ledger,
+        all: &[Counted],
+    ) -> Result<()> {
         let began = Instant::now();
         loop {
-            let counts = self.take(worker, control, ledger, all)?;
+            let counts = self.take(workers, control, ledger, all)?;
             let mut behind = Vec::new();
             for Counted { account, from, .. } in all {
                 let (certain, doubtful) = ledger.count_of(account, *from);
@@ -60,14 +66,16 @@ impl Census {
 
     fn take(
         &mut self,
-        worker: &Server,
+        workers: &[&Server],
         control: SocketAddr,
         ledger: &Ledger,
         all: &[Counted],
     ) -> Result<BTreeMap<String, usize>> {
         self.taken += 1;
         let name = format!("census-{}", self.taken);
-        put_in_force(worker, &name)?;
+        for worker in workers {
+            put_in_force(worker, &name)?;
+        }
         for Counted { account, site, .. } in all {
             let outcome = ledger.send(*site, account, self.taken, Kind::Letter)?;
             ensure!(outcome.is_accepted(), "{account} was refused at site {site}: {outcome:?}");

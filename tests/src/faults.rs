@@ -11,21 +11,28 @@ use crate::random::Random;
 pub enum Trouble {
     /// A process is killed (SIGKILL), and started again.
     Kill(Victim),
+    /// A process is told to end (SIGTERM), ends in order, and is started again: as the version that is rolled out, if there
+    /// is one.
+    Restart(Victim),
     /// A connection fails, and is healed.
     Network(Line, Weather),
 }
 
-/// A process that is killed.
+/// A process that is killed or restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Victim {
     /// A node of Kafka, from 0.
     Kafka(usize),
     /// The server `serve`, on the embedded log.
     AllInOne,
-    /// The server `control`.
-    Control,
-    /// The server `stream`.
-    Stream,
+    /// A server `control`, from 0.
+    Control(usize),
+    /// A server `stream`, from 0.
+    Stream(usize),
+    /// The server `notifier`.
+    Notifier,
+    /// A server `history`, from 0.
+    History(usize),
     /// A site's edge.
     Edge(usize),
 }
@@ -66,8 +73,10 @@ impl Victim {
         match self {
             Self::Kafka(_) => "Kafka",
             Self::AllInOne => "all-in-one",
-            Self::Control => "control",
-            Self::Stream => "stream",
+            Self::Control(_) => "control",
+            Self::Stream(_) => "stream",
+            Self::Notifier => "notifier",
+            Self::History(_) => "history",
             Self::Edge(_) => "edge",
         }
     }
@@ -116,6 +125,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kill(victim) => write!(f, "{} killed", victim.kind()),
+            Self::Restart(victim) => write!(f, "{} restarted", victim.kind()),
             Self::Network(line, weather) => {
                 let line = match line {
                     Line::EdgeToControl(_) => "edge to control",

@@ -48,8 +48,21 @@ impl Sites {
     /// # Errors
     /// When one of them does not start.
     pub fn start_behind(dir: &Path, controls: [SocketAddr; SITES], first_edge: &str, people: usize) -> Result<Self> {
+        Self::start_over(Sink::start()?, dir, controls, first_edge, people)
+    }
+
+    /// The same with a sink that is there already.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub fn start_over(
+        sink: Sink,
+        dir: &Path,
+        controls: [SocketAddr; SITES],
+        first_edge: &str,
+        people: usize,
+    ) -> Result<Self> {
         let admin = format!("admin_addresses = [\"{ADMIN}\"]");
-        let sink = Sink::start()?;
         let (mut edges, mut postfixes) = (Vec::new(), Vec::new());
         for ((name, more), control) in [("mx1", first_edge), ("mx2", ""), ("mx3", &admin)].into_iter().zip(controls) {
             let edge = Edge::start(dir, name, control, more)?;

@@ -99,6 +99,11 @@ impl Process {
         Ok(())
     }
 
+    /// From its next start on it is this program.
+    pub fn becomes(&mut self, program: PathBuf) {
+        self.launch.program = program;
+    }
+
     /// Waits until `/readyz` answers 200.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A network between two services that can be made to fail: a TCP proxy that cuts, resets, refuses and delays.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,9 @@ pub enum Fault {
 /// What the connections of a proxy share.
 #[derive(Debug)]
 struct Line {
-    target: SocketAddr,
+    /// The first that takes a connection has it, beginning with another one each time.
+    targets: Vec<SocketAddr>,
+    turn: AtomicUsize,
     state: watch::Sender<State>,
     /// When each connection was begun.
     begun: Mutex<Vec<Instant>>,
@@ -68,16 +71,29 @@ impl Proxy {
         Self::start_on(free_port()?, target)
     }
 
+    /// The same to whichever of `targets` takes a connection, in turn.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn start_before(targets: Vec<SocketAddr>) -> Result<Self> {
+        Self::begin(free_port()?, targets)
+    }
+
     /// The same from a port of the caller's choice, e.g. one that the target tells its clients to come to.
     ///
     /// # Errors
     /// When the port cannot be had.
     pub fn start_on(port: u16, target: SocketAddr) -> Result<Self> {
+        Self::begin(port, vec![target])
+    }
+
+    fn begin(port: u16, targets: Vec<SocketAddr>) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listening = runtime.block_on(TcpListener::bind(address));
-        let listener = listening.with_context(|| format!("listening on {address} for {target}"))?;
-        let line = Arc::new(Line { target, state: watch::Sender::new(State::default()), begun: Mutex::default() });
+        let listener = listening.with_context(|| format!("listening on {address} for {targets:?}"))?;
+        let (state, turn) = (watch::Sender::new(State::default()), AtomicUsize::new(0));
+        let line = Arc::new(Line { targets, turn, state, begun: Mutex::default() });
         runtime.spawn(accept(listener, Arc::clone(&line)));
         Ok(Self { address, line, runtime: Some(runtime) })
     }
@@ -148,6 +164,18 @@ impl Line {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A connection to the first target that takes one.
+    async fn connect(&self) -> Option<TcpStream> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        for step in 0..self.targets.len() {
+            let target = self.targets[(turn + step) % self.targets.len()];
+            if let Ok(stream) = TcpStream::connect(target).await {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
     /// How many of `octets` pass now. The rest waits for what [`Proxy::break_after`] has begun.
     fn pass(&self, octets: usize) -> usize {
         let mut passes = octets;
@@ -200,7 +228,7 @@ async fn carry(mut client: TcpStream, line: Arc<Line>) {
 /// Connects to the target, once nothing is cut, and carries until both ends have closed.
 async fn join(client: &mut TcpStream, server: &mut Option<TcpStream>, line: &Line) -> Result<(), Broken> {
     whole(line).await;
-    let server = server.insert(TcpStream::connect(line.target).await.map_err(|_| Broken)?);
+    let server = server.insert(line.connect().await.ok_or(Broken)?);
     for stream in [&*client, &*server] {
         stream.set_nodelay(true).map_err(|_| Broken)?;
     }

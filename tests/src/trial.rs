@@ -8,8 +8,10 @@
 //! - every message counts once: the windows' own counts, asked for by a rule, equal what was sent.
 
 mod oracle;
+mod rollout;
 mod setup;
 
+pub use rollout::Rollout;
 pub use setup::Setup;
 
 use crate::census::Census;
@@ -19,6 +21,7 @@ use crate::hijack::{SITES, Sites};
 use crate::installation::{Server, TIMEOUT};
 use crate::ledger::{Kind, Ledger};
 use crate::mail::person;
+use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::random::Random;
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -55,6 +58,12 @@ const LONGEST: [usize; 4] = [40, 40, 40, 400];
 pub struct Trial {
     correspondence: Arc<Correspondence>,
     servers: BTreeMap<Victim, Server>,
+    /// Where administrators and edges ask.
+    control: SocketAddr,
+    /// Stands before the controls, where there are several.
+    _balancer: Option<Proxy>,
+    /// What a restarted process becomes; none: what it was.
+    rollout: Option<Rollout>,
     sites: Sites,
     /// Kafka's nodes; none: the log is the embedded one.
     kafka: Vec<KafkaRig>,
@@ -116,6 +125,21 @@ impl Trial {
         Ok(())
     }
 
+    /// Each service is restarted, one after the other, in an order by chance: whichever is first, older and newer ones must
+    /// understand each other. The oracle is asked after each.
+    ///
+    /// # Errors
+    /// What is not as the oracle says.
+    pub fn restart_each(&mut self) -> Result<()> {
+        let mut services = self.victims();
+        services.retain(|victim| !matches!(victim, Victim::Kafka(_)));
+        for index in (1..services.len()).rev() {
+            let other = self.random.within(0..index + 1);
+            services.swap(index, other);
+        }
+        services.into_iter().try_for_each(|service| self.round(&[Trouble::Restart(service)]))
+    }
+
     /// Lines fail until every edge knows that it is cut off and has events on disk. An account is hijacked meanwhile,
     /// whose mail passes; known locks hold. Then all are healed, and the oracle is asked.
     ///
@@ -168,10 +192,13 @@ impl Trial {
         let (unlock_at, burst_at) = (self.random.within(0..STEPS), self.random.within(0..STEPS / 2));
         let site = self.round % SITES;
         let mut down = BTreeSet::new();
-        let mut is_stopped = false;
+        let (mut is_stopped, mut told_to_end) = (false, None);
         for step in 0.. {
             for one in plan {
                 if step == one.begin {
+                    if matches!(one.trouble, Trouble::Restart(Victim::Edge(_))) {
+                        told_to_end = Some(self.ledger.count());
+                    }
                     self.begin(one.trouble, &mut down)?;
                 }
                 if step == one.end {
@@ -181,7 +208,7 @@ impl Trial {
             if step == unlock_at
                 && let Some(account) = unlocks.clone()
             {
-                let control = self.control()?;
+                let control = self.control;
                 unlocking = Some(thread::spawn(move || unlock(control, &account)));
             }
             let bursts = step >= burst_at && step < burst_at + MAX_BURST && !is_stopped;
@@ -203,8 +230,11 @@ impl Trial {
             server.process.wait_until_ready(TIMEOUT)?;
         }
         for one in plan {
-            if let Trouble::Kill(Victim::Edge(site)) = one.trouble {
-                self.ledger.doubt(site, from);
+            match one.trouble {
+                Trouble::Kill(Victim::Edge(site)) => self.ledger.doubt(site, from),
+                // What was accepted before it was told to end is certain; while it was away mail was let pass unchecked.
+                Trouble::Restart(Victim::Edge(site)) => self.ledger.doubt(site, told_to_end.unwrap_or(from)),
+                Trouble::Kill(_) | Trouble::Restart(_) | Trouble::Network(..) => {}
             }
         }
         let (certain, doubtful) = self.ledger.count_of(&thief, self.oracle.counts_from(&thief));
@@ -243,6 +273,13 @@ impl Trial {
                 self.sites.edges[site].process.kill();
             }
             Trouble::Kill(victim) => self.server(victim)?.process.kill(),
+            Trouble::Restart(victim) => {
+                if let Victim::Edge(site) = victim {
+                    down.insert(site);
+                }
+                let status = self.process(victim)?.stop(TIMEOUT)?;
+                ensure!(status.success(), "{victim:?} was told to end, and ended with {status}");
+            }
         }
         Ok(())
     }
@@ -251,12 +288,22 @@ impl Trial {
         match trouble {
             Trouble::Network(line, _) => self.lines[&line].heal(),
             Trouble::Kill(Victim::Kafka(node)) => self.kafka[node].start_again()?,
-            Trouble::Kill(Victim::Edge(site)) => {
-                self.sites.edges[site].process.start_again()?;
-                self.sites.edges[site].wait_until_it_listens()?;
-                down.remove(&site);
+            Trouble::Kill(victim) => self.start_again(victim, down)?,
+            Trouble::Restart(victim) => {
+                if let Some(rollout) = self.rollout.clone() {
+                    rollout.reach(victim, self.process(victim)?)?;
+                }
+                self.start_again(victim, down)?;
             }
-            Trouble::Kill(victim) => self.server(victim)?.process.start_again()?,
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self, victim: Victim, down: &mut BTreeSet<usize>) -> Result<()> {
+        self.process(victim)?.start_again()?;
+        if let Victim::Edge(site) = victim {
+            self.sites.edges[site].wait_until_it_listens()?;
+            down.remove(&site);
         }
         Ok(())
     }
@@ -291,8 +338,16 @@ impl Trial {
         self.servers.get_mut(&victim).with_context(|| format!("no server for {victim:?}"))
     }
 
-    /// Where administrators ask.
-    fn control(&self) -> Result<SocketAddr> {
-        Ok(self.servers.values().next().context("no server")?.control)
+    /// A server or an edge.
+    fn process(&mut self, victim: Victim) -> Result<&mut Process> {
+        match victim {
+            Victim::Edge(site) => Ok(&mut self.sites.edges[site].process),
+            victim => Ok(&mut self.server(victim)?.process),
+        }
+    }
+
+    /// From now on a process that is restarted becomes what `rollout` says.
+    pub fn roll_out(&mut self, rollout: Rollout) {
+        self.rollout = Some(rollout);
     }
 }

@@ -56,5 +56,6 @@ fn in_one_process_on_the_embedded_log() {
 
 #[test]
 fn on_kafka() {
-    run(Setup::OnKafka, &[&[Victim::Control, Victim::Stream], &[Victim::Kafka(0)], &[Victim::Stream, Victim::Edge(0)]]);
+    let (control, stream) = (Victim::Control(0), Victim::Stream(0));
+    run(Setup::OnKafka, &[&[control, stream], &[Victim::Kafka(0)], &[stream, Victim::Edge(0)]]);
 }

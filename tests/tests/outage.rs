@@ -133,7 +133,7 @@ fn what_happens_while_kafka_and_control_are_away_counts_once_and_is_judged() {
     let accounts = accounts.chain((slow > 0).then(|| (person(SLOW), 0)));
     let all: Vec<Counted> = accounts.map(|(account, site)| Counted { account, site, from: 0 }).collect();
     let sent = ledger.count();
-    Census::default().compare(&stream, control.control, &ledger, &all).unwrap();
+    Census::default().compare(&[&stream], control.control, &ledger, &all).unwrap();
     drop(quiet);
     println!(
         "away for {:.0} s: {meanwhile} messages accepted meanwhile, {slow} of them slowly, {probes} of the locked \

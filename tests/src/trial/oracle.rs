@@ -1,13 +1,15 @@
 //! What must be, and whether it is.
 
+use super::setup::NOTIFIER;
 use super::{PEOPLE, Trial};
+use crate::analyst::Analyst;
 use crate::census::{Counted, states};
 use crate::faults::Victim;
 use crate::hijack::SITES;
-use crate::installation::{TIMEOUT, admin};
+use crate::installation::{Server, TIMEOUT, admin};
 use crate::ledger::{Kind, Misfit};
 use crate::mail::person;
-use crate::topics::{read_events, read_locks};
+use crate::topics::{Events, read_events, read_locks};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,17 +73,26 @@ impl Trial {
         }
         // What was accepted last is on its way, and in no spool, until the windows know of it.
         self.count_everybody()?;
-        let worker = self.worker();
-        self.server(worker)?.process.kill();
+        let workers = self.workers();
+        for worker in &workers {
+            self.server(*worker)?.process.kill();
+        }
         let events = read_events(&self.log(), self.ledger.certain())?;
         let accepted = self.ledger.count();
         ensure!(self.ledger.compare(&events) == Misfit::default(), "{:?}", self.ledger.compare(&events));
         self.ledger.resolve(&events);
         let (locks, ever) = (read_locks(&self.log())?, &self.oracle.ever);
         // The embedded log compacts soon: the newest of each account is there.
-        let fits = if worker == Victim::Stream { locks == *ever } else { locks.is_subset(ever) };
+        let fits = if self.kafka.is_empty() { locks.is_subset(ever) } else { locks == *ever };
         ensure!(fits, "locks that were published: {locks:?}, but must be {ever:?}");
-        self.server(worker)?.kill_and_start_again()?;
+        self.check_history(&events)?;
+        self.check_mails()?;
+        for worker in &workers {
+            self.server(*worker)?.process.start_again()?;
+        }
+        for worker in &workers {
+            self.server(*worker)?.process.wait_until_ready(TIMEOUT)?;
+        }
         drop(quiet);
         self.ask_the_oracle(None)?;
         #[allow(clippy::print_stdout, reason = "a long run tells what it did")]
@@ -106,19 +117,59 @@ impl Trial {
             let from = self.oracle.counts_from(&account);
             Counted { account, site, from }
         });
-        let (all, control, worker) = (all.collect::<Vec<_>>(), self.control()?, self.worker());
-        let worker = self.servers.get(&worker).context("no worker")?;
-        self.census.compare(worker, control, &self.ledger, &all)
+        let (all, control, workers) = (all.collect::<Vec<_>>(), self.control, self.workers());
+        let workers: Vec<&Server> = workers.iter().filter_map(|worker| self.servers.get(worker)).collect();
+        self.census.compare(&workers, control, &self.ledger, &all)
     }
 
-    /// The server with the stream worker.
-    fn worker(&self) -> Victim {
-        if self.kafka.is_empty() { Victim::AllInOne } else { Victim::Stream }
+    /// The servers with a stream worker.
+    fn workers(&self) -> Vec<Victim> {
+        let is_worker = |victim: &&Victim| matches!(victim, Victim::AllInOne | Victim::Stream(_));
+        self.servers.keys().filter(is_worker).copied().collect()
+    }
+
+    /// Where there is a history, it has each event of the log once.
+    fn check_history(&self, events: &Events) -> Result<()> {
+        let Some(history) = self.servers.get(&Victim::History(0)) else { return Ok(()) };
+        let analyst = Analyst::new(history.history)?;
+        let sent: BTreeSet<String> =
+            events.by_number.keys().map(|(node, lane, sequence)| format!("{node} {lane} {sequence}")).collect();
+        let all = "SELECT node, CASE lane WHEN 'live' THEN 1 ELSE 2 END, sequence FROM events";
+        let mut rows = Vec::new();
+        wait_until("the history to have all events", TIMEOUT, || {
+            rows = analyst.ask(all).unwrap_or_default();
+            rows.len() >= sent.len()
+        })?;
+        let held: BTreeSet<String> = rows.iter().map(|row| row.join(" ")).collect();
+        ensure!(rows.len() == held.len(), "{} events stand twice in the history", rows.len() - held.len());
+        ensure!(held == sent, "the history has {} events, the log {}", held.len(), sent.len());
+        Ok(())
+    }
+
+    /// Where somebody is told, each lock was told to its account once: mails that came again have the same id.
+    fn check_mails(&self) -> Result<()> {
+        if !self.servers.contains_key(&Victim::Notifier) {
+            return Ok(());
+        }
+        let mut locks: BTreeMap<&str, usize> = BTreeMap::new();
+        for (account, _) in &self.oracle.ever {
+            *locks.entry(account).or_default() += 1;
+        }
+        for (account, count) in locks {
+            let told = || -> BTreeSet<String> {
+                let messages = self.sites.sink.messages();
+                let mails = messages.iter().filter(|mail| mail.recipients == [account] && mail.sender == NOTIFIER);
+                mails.filter_map(|mail| mail.header("Message-ID")).collect()
+            };
+            wait_until(&format!("{account} to be told of {count} locks"), TIMEOUT, || told().len() >= count)?;
+            ensure!(told().len() == count, "{account} was told of {:?}, {count} locks", told());
+        }
+        Ok(())
     }
 
     pub(super) fn locked_now(&self) -> Result<BTreeMap<String, String>> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let listed = states(self.control()?, &["--status", "locked"])?;
+        let listed = states(self.control, &["--status", "locked"])?;
         Ok(listed.iter().map(|one| (text(&one["account"]), text(&one["lock"]["id"]))).collect())
     }
 
@@ -126,7 +177,7 @@ impl Trial {
     pub(super) fn lock_one_for_good(&mut self) -> Result<()> {
         let account = self.idle.pop_front().context("nobody to lock")?;
         let lock = ["accounts", "lock", &account, "--reason", "reported", "--reply", "Locked."];
-        admin(self.control()?, &lock)?.succeeded()?;
+        admin(self.control, &lock)?.succeeded()?;
         let id = self.locked_now()?.remove(&account).context("it is not locked")?;
         self.oracle.lock(&account, &id);
         self.for_good = account;

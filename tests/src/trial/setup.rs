@@ -12,15 +12,20 @@ use crate::proxy::Proxy;
 use crate::random::Random;
 use anyhow::{Context as _, Result};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_bus::{BusConfig, EmbeddedConfig, KafkaConfig};
 use xtask::kafka::KafkaRig;
 use xtask::kafka_cluster;
 use xtask::ports::free_port;
+use xtask::sink::Sink;
 
 /// Partitions of the log.
 const PARTITIONS: u32 = 4;
+
+/// From whom people are told of their locks.
+pub(super) const NOTIFIER: &str = "no-reply@example.net";
 
 /// Where the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub enum Setup {
     OnKafka,
     /// The same on one of three nodes, each of which has every record.
     OnThreeNodes,
+    /// On a Kafka of one node: every service, and two of each that can share its work.
+    Replicated,
 }
 
 impl Trial {
@@ -43,7 +50,7 @@ impl Trial {
         let mut lines = BTreeMap::new();
         let kafka = match setup {
             Setup::AllInOne => Vec::new(),
-            Setup::OnKafka => vec![start_kafka(dir.path(), with_network, &mut lines)?],
+            Setup::OnKafka | Setup::Replicated => vec![start_kafka(dir.path(), with_network, &mut lines)?],
             Setup::OnThreeNodes => kafka_cluster::start(&dir.path().join("kafka"), 3)?,
         };
         let brokers = |line| match lines.get(&line).map(Proxy::address) {
@@ -52,10 +59,26 @@ impl Trial {
         };
         let parts: &[_] = match setup {
             Setup::AllInOne => &[(Victim::AllInOne, "serve", Line::StreamToKafka)],
-            Setup::OnKafka | Setup::OnThreeNodes => {
-                &[(Victim::Control, "control", Line::ControlToKafka), (Victim::Stream, "stream", Line::StreamToKafka)]
-            }
+            Setup::OnKafka | Setup::OnThreeNodes => &[
+                (Victim::Control(0), "control", Line::ControlToKafka),
+                (Victim::Stream(0), "stream", Line::StreamToKafka),
+            ],
+            Setup::Replicated => &[
+                (Victim::Control(0), "control", Line::ControlToKafka),
+                (Victim::Control(1), "control", Line::ControlToKafka),
+                (Victim::Stream(0), "stream", Line::StreamToKafka),
+                (Victim::Stream(1), "stream", Line::StreamToKafka),
+                (Victim::Notifier, "notifier", Line::StreamToKafka),
+                (Victim::History(0), "history", Line::StreamToKafka),
+                (Victim::History(1), "history", Line::StreamToKafka),
+            ],
         };
+        let sink = Sink::start()?;
+        let told = format!(
+            "[notify]\nuser_changes = [\"lock\"]\ngroup_window_ms = 500\nretry_first_ms = 50\nretry_longest_ms = 500\n\
+             [notify.smtp]\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\nfrom = \"{NOTIFIER}\"\n",
+            sink.address().port()
+        );
         let mut servers = BTreeMap::new();
         for (victim, part, line) in parts {
             let log = match brokers(*line) {
@@ -64,7 +87,14 @@ impl Trial {
                 }
                 None => Log::Embedded,
             };
-            servers.insert(*victim, Server::start(dir.path(), part, part, &log, BURST_RULES)?);
+            let name = match victim {
+                Victim::Control(number @ 1..) | Victim::Stream(number @ 1..) | Victim::History(number @ 1..) => {
+                    format!("{part}-{number}")
+                }
+                _ => (*part).to_owned(),
+            };
+            let sections = if *victim == Victim::Notifier { &told } else { "" };
+            servers.insert(*victim, Server::start_with(dir.path(), &name, part, &log, BURST_RULES, sections)?);
         }
         // The first edge publishes straight to Kafka, the others through control.
         let straight = brokers(Line::EdgeToKafka).map_or_else(String::new, |brokers| {
@@ -73,7 +103,13 @@ impl Trial {
                  kafka = {{ bootstrap_servers = \"{brokers}\", partitions = {PARTITIONS} }} }}"
             )
         });
-        let control = servers.values().next().context("no server")?.control;
+        let is_control = |(victim, _): &(&Victim, &Server)| matches!(victim, Victim::AllInOne | Victim::Control(_));
+        let all: Vec<SocketAddr> = servers.iter().filter(is_control).map(|(_, server)| server.control).collect();
+        let balancer = (all.len() > 1).then(|| Proxy::start_before(all.clone())).transpose()?;
+        let control = match &balancer {
+            Some(balancer) => balancer.address(),
+            None => *all.first().context("no control")?,
+        };
         let mut controls = [control; SITES];
         if with_network {
             for (site, address) in controls.iter_mut().enumerate() {
@@ -82,12 +118,15 @@ impl Trial {
                 lines.insert(Line::EdgeToControl(site), proxy);
             }
         }
-        let sites = Sites::start_behind(dir.path(), controls, &straight, PEOPLE + HIJACKED)?;
+        let sites = Sites::start_over(sink, dir.path(), controls, &straight, PEOPLE + HIJACKED)?;
         let ledger = Arc::new(Ledger::new(sites.addresses()));
         let mut trial = Self {
             correspondence: Arc::new(Correspondence::start(&ledger, PEOPLE, SITES, PAUSE)),
             kafka,
             servers,
+            control,
+            _balancer: balancer,
+            rollout: None,
             lines,
             sites,
             ledger,

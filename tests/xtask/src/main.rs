@@ -7,6 +7,7 @@ mod cli;
 mod developer;
 mod fuzz;
 mod pipeline;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ Usage: cargo xtask COMMAND
   chaos [--minutes N] [--kills N] [--network] [--seed N]
                            kills processes at random moments, on each kind of log so long (1) and each kind of process
                            so often (20) at least, and asks an oracle; --network: with cuts, resets and delays, too
+  upgrade --from REVISION  builds that revision, too, and rolls every service from it to this one and back under traffic
   outage [--seconds N]     stops Kafka and control for so long (75) under traffic, and compares what was counted
   spark                    Spark and DuckDB read the history's tables, also after compaction and an erasure (900 MB)
   fuzz [--inputs N] [--seed N] [TARGET...]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Some("demo") => pipeline::demo(arguments.rest(), &progress),
         Some("test") => pipeline::test(arguments.rest(), &progress),
         Some("chaos") => chaos(arguments, &progress),
+        Some("upgrade") => upgrade(arguments, &progress),
         Some("outage") => outage(arguments, &progress),
         Some("spark") => arguments.finish().and_then(|()| pipeline::spark(&progress)),
         Some("fuzz") => fuzz(arguments, &progress),
@@ -95,6 +98,13 @@ fn chaos(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
     };
     arguments.finish()?;
     pipeline::chaos(chaos, progress)
+}
+
+fn upgrade(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {
+    let from = arguments.value("--from")?;
+    arguments.finish()?;
+    let from = from.ok_or_else(|| Error::new("upgrade --from REVISION, e.g. the last release's tag"))?;
+    upgrade::run(&from, progress)
 }
 
 fn outage(mut arguments: Arguments, progress: &Progress) -> Result<ExitCode> {

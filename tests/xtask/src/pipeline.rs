@@ -159,7 +159,8 @@ pub fn spark(progress: &Progress) -> Result<ExitCode> {
     Ok(failure(&mut long_test("spark"))?.unwrap_or(ExitCode::SUCCESS))
 }
 
-fn build_for_tests(progress: &Progress) -> Result<()> {
+/// Builds everything that tests run.
+pub fn build_for_tests(progress: &Progress) -> Result<()> {
     setup::install_missing(Purpose::Test, progress)?;
     setup::fetch_parts(Purpose::Test)?;
     progress.step("building (some minutes the first time)");
