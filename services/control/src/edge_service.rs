@@ -281,7 +281,7 @@ impl Link {
             Some(Said::Ack(ack)) => match self.session.acknowledge(ack.sequence) {
                 Acked::Batches(batches) => {
                     let unacked = self.session.unacked_states();
-                    pushes::end(&self.api.tracer, &batches, &self.node, &self.site, now_ms());
+                    pushes::end(&self.api.tracer, &batches, &self.node, &self.site);
                     let propagation_ms = self.handle.acknowledged(batches, ack.applied_ms, now_ms(), unacked);
                     if let Some(propagation_ms) = propagation_ms {
                         self.api.metrics.propagation_seconds.observe(propagation_ms / 1_000.0);

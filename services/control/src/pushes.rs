@@ -4,7 +4,7 @@ use crate::edge_session::SentBatch;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use tidegate_domain::Position;
-use tidegate_runtime::traces::{Role, Span, TraceContext, Tracer};
+use tidegate_runtime::traces::{Role, Span, TraceContext, Tracer, now_ms};
 
 /// Most decisions whose steps are remembered; the oldest are forgotten first, and go to the edges without.
 const MAX_REMEMBERED: usize = 16_384;
@@ -60,10 +60,11 @@ impl Decisions {
 }
 
 /// An edge has what was sent in force.
-pub(crate) fn end(tracer: &Tracer, batches: &[SentBatch], node: &str, site: &str, now_ms: i64) {
+pub(crate) fn end(tracer: &Tracer, batches: &[SentBatch], node: &str, site: &str) {
+    let end_ms = now_ms();
     for batch in batches {
         for Push { step, decision, position } in &batch.pushes {
-            let took = (batch.sent_ms as f64, now_ms as f64);
+            let took = (batch.sent_ms as f64, end_ms);
             let span = Span::new("push", Role::Producer, *step, Some(*decision), took)
                 .text("tidegate.node", node)
                 .text("tidegate.site", site)
