@@ -246,8 +246,9 @@ impl ControlClient {
     /// First in force, then acknowledged.
     async fn take(&self, batch: &v1::StateBatch, stream: &mut Attached) -> Result<(), End> {
         let began_ms = traces::now_ms();
-        self.states.apply(batch);
+        // Before they are in force: a refusal may follow at once.
         self.steps.applied(batch, began_ms);
+        self.states.apply(batch);
         let applied_ms = self.clock.now_ms();
         stream.sequence = batch.sequence;
         if stream.level {

@@ -66,7 +66,7 @@ impl Steps {
         }
     }
 
-    /// A batch of states, which was there since `began_ms`, is in force.
+    /// A batch of states, which was there since `began_ms`, comes into force now.
     pub fn applied(&self, batch: &v1::StateBatch, began_ms: f64) {
         if !self.tracer.is_on() {
             return;
