@@ -99,9 +99,6 @@ fn follow(collector: &Collector, decision: &Seen, refused: bool) {
             assert_eq!((refusal.span.name.as_str(), refusal.service.as_str()), ("refuse", "tidegate-edge"));
             assert_eq!(refusal.attribute("tidegate.verdict"), "refuse");
             assert_eq!(refusal.attribute("tidegate.site"), format!("site-of-{}", applied.attribute("tidegate.node")));
-            let times = [decision, push, &applied, &refusal].map(|seen| seen.span.end_time_unix_nano);
-            // Clocks of one machine; a push ends when the edge's word is there, after it has applied.
-            assert!(times[0] <= times[1] && times[2] <= times[3], "{times:?}");
             assert!(refusal.span.start_time_unix_nano >= applied.span.end_time_unix_nano);
         }
     }
