@@ -21,6 +21,31 @@ use xtask::wait::wait_until;
 
 const SITES: [&str; 2] = ["mx1", "mx2"];
 
+/// Control and a stream worker on a Kafka of their own.
+struct Services {
+    control: Server,
+    stream: Server,
+    brokers: String,
+    dir: tempfile::TempDir,
+    _kafka: KafkaRig,
+}
+
+impl Services {
+    /// `sections` stand at the end of their configuration.
+    fn start(sections: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
+        let (brokers, log) = (kafka.bootstrap(), Log::kafka(&kafka));
+        let start = |part: &str| Server::start_with(dir.path(), part, part, &log, BURST_RULES, sections).unwrap();
+        let (control, stream) = (start("control"), start("stream"));
+        Self { control, stream, brokers, dir, _kafka: kafka }
+    }
+
+    fn lab(&self, more: [&str; 2]) -> Lab {
+        Lab::start(self.dir.path(), self.control.control, more)
+    }
+}
+
 /// Two sites, each a Postfix with its edge.
 struct Lab {
     control: SocketAddr,
@@ -184,31 +209,27 @@ fn traceparent(seen: &Seen) -> String {
 
 #[test]
 fn from_a_message_over_kafka_to_each_edge() {
-    let dir = tempfile::tempdir().unwrap();
-    let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
-    let (brokers, log) = (kafka.bootstrap(), Log::kafka(&kafka));
     let collector = Collector::start().unwrap();
-    let sections = section(&collector, 1.0);
-    let start = |part: &str| Server::start_with(dir.path(), part, part, &log, BURST_RULES, &sections).unwrap();
-    let (control, stream) = (start("control"), start("stream"));
+    let services = Services::start(&section(&collector, 1.0));
     // The first edge publishes straight to Kafka, the second through control.
     let straight = format!(
-        "{}publish = {{ kind = \"kafka\", kafka = {{ bootstrap_servers = \"{brokers}\", partitions = 4 }} }}",
-        inline(&collector, 1.0)
+        "{}publish = {{ kind = \"kafka\", kafka = {{ bootstrap_servers = \"{}\", partitions = 4 }} }}",
+        inline(&collector, 1.0),
+        services.brokers
     );
-    let lab = Lab::start(dir.path(), control.control, [&straight, &inline(&collector, 1.0)]);
+    let lab = services.lab([&straight, &inline(&collector, 1.0)]);
     lab.hijack();
     let (submission, lock) = lock_of(&collector);
     follow(&collector, &lock, true);
     // Kafka's records say so in their headers.
-    let (events, traced) = headers(&brokers, "tidegate.events");
+    let (events, traced) = headers(&services.brokers, "tidegate.events");
     assert!(events > 40 && events == traced.len() && traced.contains(&traceparent(&submission)), "{traced:?}");
-    assert!(headers(&brokers, "tidegate.accounts").1.contains(&traceparent(&lock)));
+    assert!(headers(&services.brokers, "tidegate.accounts").1.contains(&traceparent(&lock)));
     lab.unlock();
     let unlock = unlocked(&collector);
     follow(&collector, &unlock, false);
     names_nobody(&collector);
-    for process in [&control.process, &stream.process] {
+    for process in [&services.control.process, &services.stream.process] {
         let exported = process.metric("tidegate_traces_spans_total", &[("result", "exported")]).unwrap();
         let lost = process.metric("tidegate_traces_spans_total", &[]).unwrap() - exported;
         assert!(exported >= 1.0 && lost == 0.0, "{exported} exported, {lost} lost");
@@ -234,15 +255,10 @@ fn from_a_message_through_one_process_to_each_edge() {
 /// Messages that are not among the traced ones leave nothing; the decision that they lead to is traced all the same.
 #[test]
 fn a_decision_is_traced_when_its_messages_are_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
-    let (brokers, log) = (kafka.bootstrap(), Log::kafka(&kafka));
     let collector = Collector::start().unwrap();
-    let sections = section(&collector, 0.0);
-    let start = |part: &str| Server::start_with(dir.path(), part, part, &log, BURST_RULES, &sections).unwrap();
-    let (control, _stream) = (start("control"), start("stream"));
+    let services = Services::start(&section(&collector, 0.0));
     // One edge has no traces at all.
-    let lab = Lab::start(dir.path(), control.control, [&inline(&collector, 0.0), ""]);
+    let lab = services.lab([&inline(&collector, 0.0), ""]);
     lab.hijack();
     let decision = wait_for("the lock", 1, || collector.named("decide")).remove(0);
     assert!(decision.span.parent_span_id.is_empty(), "it is the first of its trace");
@@ -253,22 +269,18 @@ fn a_decision_is_traced_when_its_messages_are_not() {
     wait_for("a refusal", 1, || collector.children(&applied));
     let names: BTreeSet<String> = collector.seen().into_iter().map(|seen| seen.span.name).collect();
     assert_eq!(names, BTreeSet::from(["decide", "push", "apply", "refuse"].map(str::to_owned)));
-    assert_eq!(headers(&brokers, "tidegate.events").1, [""; 0]);
+    assert_eq!(headers(&services.brokers, "tidegate.events").1, [""; 0]);
 }
 
 /// Without an endpoint there is nothing: no header, no metric.
 #[test]
 fn they_are_off_by_default() {
-    let dir = tempfile::tempdir().unwrap();
-    let kafka = KafkaRig::start(&dir.path().join("kafka")).unwrap();
-    let (brokers, log) = (kafka.bootstrap(), Log::kafka(&kafka));
-    let control = Server::start(dir.path(), "control", "control", &log, BURST_RULES).unwrap();
-    let stream = Server::start(dir.path(), "stream", "stream", &log, BURST_RULES).unwrap();
-    let lab = Lab::start(dir.path(), control.control, ["", ""]);
+    let services = Services::start("");
+    let lab = services.lab(["", ""]);
     lab.hijack();
     for topic in ["tidegate.events", "tidegate.accounts"] {
-        let (records, traced) = headers(&brokers, topic);
+        let (records, traced) = headers(&services.brokers, topic);
         assert!(records > 0 && traced.is_empty(), "{topic}: {records} records, {traced:?}");
     }
-    assert!(!stream.process.get("/metrics").unwrap().body.contains("tidegate_traces"));
+    assert!(!services.stream.process.get("/metrics").unwrap().body.contains("tidegate_traces"));
 }

@@ -259,7 +259,7 @@ impl Link {
             let selection = self.session.select(&self.api.view.accounts.read());
             let now_ms = now_ms();
             let api = &self.api;
-            let traced = |places: &[Position]| api.view.decisions.pushes(&api.tracer, places.iter().copied());
+            let traced = |position: Position| api.view.decisions.push(&api.tracer, position);
             let (batch, more) = self.session.batch(selection, now_ms, traced);
             self.dirty = more;
             if let Some(batch) = batch {

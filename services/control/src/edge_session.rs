@@ -134,12 +134,12 @@ impl EdgeSession {
     }
 
     /// Makes the batch; none when the edge lacks nothing, and is from then on told of changes as they come.
-    /// Also says whether there is more to send at once. `traced` begins a step for each traced decision among the places.
+    /// Also says whether there is more to send at once. `traced` begins a step if the decision at a place is traced.
     pub fn batch(
         &mut self,
         selection: Selection,
         now_ms: i64,
-        traced: impl FnOnce(&[Position]) -> Vec<Push>,
+        traced: impl Fn(Position) -> Option<Push>,
     ) -> (Option<v1::StateBatch>, bool) {
         let Selection { states, read_to, mut whole } = selection;
         if states.is_empty() && !self.snapshot {
@@ -147,7 +147,7 @@ impl EdgeSession {
             return (None, false);
         }
         let mut placed = Vec::with_capacity(states.len());
-        let mut octets = 0;
+        let (mut octets, mut pushes) = (0, Vec::new());
         let mut last = None;
         for (position, state) in &states {
             let state = state_for_edge(state);
@@ -157,15 +157,11 @@ impl EdgeSession {
                 break;
             }
             let &Position { partition, offset } = position;
-            placed.push(v1::PlacedState { partition, offset, state: Some(state), trace_parent: String::new() });
+            let push = traced(*position);
+            let trace_parent = push.map(|push| push.step.to_string()).unwrap_or_default();
+            pushes.extend(push);
+            placed.push(v1::PlacedState { partition, offset, state: Some(state), trace_parent });
             last = Some(*position);
-        }
-        let places: Vec<Position> = states.iter().take(placed.len()).map(|(position, _)| *position).collect();
-        let pushes = traced(&places);
-        for push in &pushes {
-            if let Some(index) = places.iter().position(|place| *place == push.position) {
-                placed[index].trace_parent = push.step.to_string();
-            }
         }
         let before = self.held.clone();
         self.hold(&read_to, last.filter(|_| !whole));
@@ -257,13 +253,13 @@ mod tests {
         let mut session = EdgeSession::new(Resume::Snapshot, 10, 2);
         assert_eq!(session.acknowledge(1), Acked::NeverSent);
         let selection = session.select(&Accounts::default());
-        let (batch, more) = session.batch(selection, 5, |_| Vec::new());
+        let (batch, more) = session.batch(selection, 5, |_| None);
         let batch = batch.unwrap();
         assert!(batch.snapshot_complete && batch.states.is_empty() && !more);
         assert!(matches!(session.acknowledge(1), Acked::Batches(batches) if batches.len() == 1));
         assert!(matches!(session.acknowledge(1), Acked::Batches(batches) if batches.is_empty()));
         let selection = session.select(&Accounts::default());
-        assert_eq!(session.batch(selection, 6, |_| Vec::new()), (None, false));
+        assert_eq!(session.batch(selection, 6, |_| None), (None, false));
     }
 
     proptest! {
@@ -280,7 +276,7 @@ mod tests {
             let mut session = EdgeSession::new(Resume::Snapshot, max_states, 3);
             let deliver = |session: &mut EdgeSession, edge: &mut Replica, accounts: &Accounts| {
                 let selection = session.select(accounts);
-                let (batch, more) = session.batch(selection, 0, |_| Vec::new());
+                let (batch, more) = session.batch(selection, 0, |_| None);
                 for placed in batch.iter().flat_map(|batch| &batch.states) {
                     let state = AccountState::try_from(placed.state.clone().unwrap()).unwrap();
                     let position = Position { partition: placed.partition, offset: placed.offset };

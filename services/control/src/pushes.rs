@@ -2,22 +2,13 @@
 
 use crate::edge_session::SentBatch;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use tidegate_bus::Topic;
 use tidegate_domain::Position;
-use tidegate_runtime::traces::{Role, Span, TraceContext, Tracer, now_ms};
+use tidegate_runtime::traces::{Remembered, Role, Span, TraceContext, Tracer, now_ms};
 
-/// Most decisions whose steps are remembered; the oldest are forgotten first, and go to the edges without.
-const MAX_REMEMBERED: usize = 16_384;
-
-/// The steps of the newest decisions, by their records' places.
+/// The steps of the newest decisions, by their records' places. What is forgotten goes to the edges without.
 #[derive(Debug, Default)]
-pub(crate) struct Decisions(Mutex<Remembered>);
-
-#[derive(Debug, Default)]
-struct Remembered {
-    steps: HashMap<Position, TraceContext>,
-    oldest_first: VecDeque<Position>,
-}
+pub(crate) struct Decisions(Mutex<Remembered<Position>>);
 
 /// A traced decision on its way to one edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,29 +24,17 @@ pub(crate) struct Push {
 impl Decisions {
     /// Notes the step of the decision at `position`.
     pub fn note(&self, position: Position, step: TraceContext) {
-        let mut remembered = self.0.lock();
-        if remembered.steps.insert(position, step).is_none() {
-            remembered.oldest_first.push_back(position);
-        }
-        if remembered.oldest_first.len() > MAX_REMEMBERED
-            && let Some(oldest) = remembered.oldest_first.pop_front()
-        {
-            remembered.steps.remove(&oldest);
-        }
+        self.0.lock().put(position, step);
     }
 
-    /// A step for each traced decision among `positions`.
-    pub fn pushes(&self, tracer: &Tracer, positions: impl Iterator<Item = Position>) -> Vec<Push> {
+    /// The next step of the decision at `position`, if it is traced.
+    pub fn push(&self, tracer: &Tracer, position: Position) -> Option<Push> {
         if !tracer.is_on() {
-            return Vec::new();
+            return None;
         }
-        let remembered = self.0.lock();
-        let push = |position| {
-            let decision = *remembered.steps.get(&position)?;
-            let step = tracer.follow(Some(decision))?;
-            Some(Push { step, decision, position })
-        };
-        positions.filter_map(push).collect()
+        let decision = self.0.lock().get(&position)?;
+        let step = tracer.follow(Some(decision))?;
+        Some(Push { step, decision, position })
     }
 }
 
@@ -68,25 +47,8 @@ pub(crate) fn end(tracer: &Tracer, batches: &[SentBatch], node: &str, site: &str
             let span = Span::new("push", Role::Producer, *step, Some(*decision), took)
                 .text("tidegate.node", node)
                 .text("tidegate.site", site)
-                .record("accounts", position.partition, position.offset);
+                .record(Topic::Accounts.suffix(), position.partition, position.offset);
             tracer.end(span);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_are_forgotten() {
-        let decisions = Decisions::default();
-        let at = |offset| Position { partition: 0, offset };
-        for offset in 0..MAX_REMEMBERED as u64 + 3 {
-            decisions.note(at(offset), TraceContext::new_trace());
-        }
-        let remembered = decisions.0.lock();
-        assert_eq!((remembered.steps.len(), remembered.oldest_first.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
-        assert!(!remembered.steps.contains_key(&at(2)) && remembered.steps.contains_key(&at(3)));
     }
 }

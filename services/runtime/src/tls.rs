@@ -175,6 +175,20 @@ pub fn check_access(path: &str, name: &str, address: SocketAddr, has_access: boo
     }
 }
 
+/// Adds a problem when the value of `endpoint` is no address of a gRPC server, or says something else of TLS than `has_tls`.
+pub fn check_endpoint(path: &str, endpoint: &str, has_tls: bool, problems: &mut Problems) {
+    match endpoint.parse::<tonic::transport::Uri>() {
+        Ok(uri) if uri.authority().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => {
+            if has_tls != (uri.scheme_str() == Some("https")) {
+                problems.add(path, "endpoint", "must begin with https:// if tls is set, and with http:// if not");
+            }
+        }
+        _ => {
+            problems.add(path, "endpoint", format!("is {endpoint:?}; allowed: http://host:port or https://host:port"));
+        }
+    }
+}
+
 fn check_files(files: &[(&str, &PathBuf)], path: &str, problems: &mut Problems) {
     for (name, file) in files {
         if let Err(error) = std::fs::metadata(file) {

@@ -6,11 +6,13 @@
 mod config;
 mod context;
 mod exporter;
+mod remembered;
 mod span;
 
 pub use config::TracesConfig;
 pub use context::{NoTraceContext, TRACEPARENT, TraceContext};
 pub use exporter::TraceExporter;
+pub use remembered::{MAX_REMEMBERED, Remembered};
 pub use span::{Role, Span};
 
 use crate::tls::TlsError;

@@ -3,27 +3,17 @@
 
 use crate::{Message, Record, Topic};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use tidegate_runtime::traces::TraceContext;
-
-/// Most records that are remembered; the oldest are forgotten first.
-const MAX_REMEMBERED: usize = 16_384;
+use tidegate_runtime::traces::Remembered;
 
 /// Remembers by what the records are: before they are written, when their places are not known yet.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
     /// Whether there ever was one, so that it costs nothing where nothing is traced.
     any: AtomicBool,
-    remembered: Mutex<Remembered>,
-}
-
-#[derive(Debug, Default)]
-struct Remembered {
-    by_record: HashMap<u64, TraceContext>,
-    oldest_first: VecDeque<u64>,
+    remembered: Mutex<Remembered<u64>>,
 }
 
 impl Traces {
@@ -31,15 +21,7 @@ impl Traces {
     pub fn note(&self, topic: Topic, message: &Message) {
         let Some(trace) = message.trace else { return };
         let id = id(topic, &message.key, message.value.as_deref());
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.by_record.insert(id, trace).is_none() {
-            remembered.oldest_first.push_back(id);
-        }
-        if remembered.oldest_first.len() > MAX_REMEMBERED
-            && let Some(oldest) = remembered.oldest_first.pop_front()
-        {
-            remembered.by_record.remove(&oldest);
-        }
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(id, trace);
         self.any.store(true, Ordering::Release);
     }
 
@@ -52,7 +34,7 @@ impl Traces {
             records.iter().map(|record| id(record.topic, &record.key, record.value.as_deref())).collect();
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         for (record, id) in records.iter_mut().zip(ids) {
-            record.trace = remembered.by_record.get(&id).copied();
+            record.trace = remembered.get(&id);
         }
     }
 }
@@ -68,6 +50,7 @@ fn id(topic: Topic, key: &[u8], value: Option<&[u8]>) -> u64 {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use tidegate_runtime::traces::{MAX_REMEMBERED, TraceContext};
 
     fn record(number: usize) -> Record {
         let (key, value) = (Bytes::from_static(b"jo@example.org"), Some(Bytes::from(number.to_string())));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_proto::v1;
 use tidegate_proto::v1::event_service_client::EventServiceClient;
-use tidegate_runtime::tls::{ClientFiles, ClientTls};
+use tidegate_runtime::tls::{ClientFiles, ClientTls, check_endpoint};
 use tidegate_runtime::{Problems, Validate};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -175,18 +175,7 @@ impl Publisher for GrpcPublisher {
 
 impl Validate for GrpcPublisherConfig {
     fn validate(&self, path: &str, problems: &mut Problems) {
-        match self.endpoint.parse::<tonic::transport::Uri>() {
-            Ok(uri) if uri.authority().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => {
-                if self.tls.is_some() != (uri.scheme_str() == Some("https")) {
-                    problems.add(path, "endpoint", "must begin with https:// if tls is set, and with http:// if not");
-                }
-            }
-            _ => problems.add(
-                path,
-                "endpoint",
-                format!("is {:?}; allowed: http://host:port or https://host:port", self.endpoint),
-            ),
-        }
+        check_endpoint(path, &self.endpoint, self.tls.is_some(), problems);
         problems.check_range(path, "request_timeout_ms", self.request_timeout_ms, 100..=600_000);
         if let Some(tls) = &self.tls {
             tls.validate(&tidegate_runtime::config::key(path, "tls"), problems);

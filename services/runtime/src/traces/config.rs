@@ -1,7 +1,7 @@
 //! What can be set for traces.
 
 use crate::config::{Problems, Validate, key};
-use crate::tls::ClientTls;
+use crate::tls::{ClientTls, check_endpoint};
 use serde::{Deserialize, Serialize};
 
 /// Where traces go, and how many. Without an endpoint there are none.
@@ -38,19 +38,7 @@ impl Default for TracesConfig {
 impl Validate for TracesConfig {
     fn validate(&self, path: &str, problems: &mut Problems) {
         if let Some(endpoint) = &self.endpoint {
-            match endpoint.parse::<tonic::transport::Uri>() {
-                Ok(uri) if uri.authority().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => {
-                    if self.tls.is_some() != (uri.scheme_str() == Some("https")) {
-                        let rule = "must begin with https:// if tls is set, and with http:// if not";
-                        problems.add(path, "endpoint", rule);
-                    }
-                }
-                _ => problems.add(
-                    path,
-                    "endpoint",
-                    format!("is {endpoint:?}; allowed: http://host:port or https://host:port"),
-                ),
-            }
+            check_endpoint(path, endpoint, self.tls.is_some(), problems);
         } else if self.tls.is_some() {
             problems.add(path, "tls", "is set, but endpoint is not");
         }
