@@ -168,9 +168,9 @@ impl Accounts {
         let ordered = self.ordered(among);
         let mut last = None;
         let mut seen = 0;
-        let mut see = |state: &Arc<AccountState>| {
+        let mut see = |state| {
             seen += 1;
-            last = Some(Arc::clone(state));
+            last = Some(state);
             visit(state) && seen < limit
         };
         let stopped = match order {
@@ -192,7 +192,7 @@ impl Accounts {
                 merged(ranges.collect()).any(|state| !see(state))
             }
         };
-        last.filter(|_| stopped).map(|state| Cursor::at(&state, order))
+        last.filter(|_| stopped).map(|state| Cursor::at(state, order))
     }
 
     /// How many locks began on the day (UTC) that begins at `day_ms`, in these domains or in all.

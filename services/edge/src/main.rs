@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tidegate_edge::{EdgeConfig, Service};
 use tidegate_runtime::config::ConfigError;
-use tidegate_runtime::{config, shutdown, telemetry};
+use tidegate_runtime::{config, shutdown, systemd, telemetry};
 
 /// The agent beside a mail server: publishes submissions, and refuses the mail of locked accounts.
 #[derive(Parser)]
@@ -92,6 +92,8 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(config: EdgeConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal().context("installing the signal handlers")?;
-    Service::bind(config).await?.run(shutdown).await;
+    let service = Service::bind(config).await?;
+    systemd::tell_ready();
+    service.run(shutdown).await;
     Ok(())
 }

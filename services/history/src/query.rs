@@ -5,6 +5,7 @@ mod engine;
 mod error;
 mod functions;
 mod interrupt;
+mod memory;
 mod placeholders;
 mod plain;
 mod running;

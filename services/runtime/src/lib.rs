@@ -1,5 +1,5 @@
 //! What every service process shares: configuration, logs, traces, health and metrics, shutdown, TLS,
-//! pauses between attempts, errors on one line.
+//! pauses between attempts, errors on one line, and what systemd is told.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -9,6 +9,7 @@ mod error_line;
 pub mod http;
 pub mod ops;
 pub mod shutdown;
+pub mod systemd;
 pub mod telemetry;
 pub mod tls;
 pub mod traces;

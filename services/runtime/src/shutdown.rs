@@ -1,5 +1,6 @@
 //! Ending a process in order.
 
+use crate::systemd;
 use tokio::signal::unix::{SignalKind, signal};
 pub use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 std::process::exit(1);
             }
             tracing::info!(signal = name, "ending; a second signal ends at once");
+            systemd::tell_stopping();
             cancelled.cancel();
         }
     });

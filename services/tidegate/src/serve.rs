@@ -15,7 +15,7 @@ use tidegate_notify::Templates;
 use tidegate_runtime::config::{self, ConfigError};
 use tidegate_runtime::shutdown::CancellationToken;
 use tidegate_runtime::traces::Tracer;
-use tidegate_runtime::{Health, OpsServer, shutdown, telemetry};
+use tidegate_runtime::{Health, OpsServer, shutdown, systemd, telemetry};
 use tidegate_stream::RuleFiles;
 use tokio::task::JoinSet;
 
@@ -80,7 +80,9 @@ pub async fn run(args: &ServiceArgs, parts: Parts) -> anyhow::Result<ExitCode> {
     }
     telemetry::init(&config.telemetry);
     let shutdown = shutdown::on_signal()?;
-    start(config, parts, shutdown).await?.finish().await?;
+    let running = start(config, parts, shutdown).await?;
+    systemd::tell_ready();
+    running.finish().await?;
     Ok(ExitCode::SUCCESS)
 }
 

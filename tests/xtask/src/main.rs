@@ -32,9 +32,11 @@ Usage: cargo xtask COMMAND
                            gives each target, or these, so many inputs (1000000), led by what code they reach
   bench [ARGUMENT...]      a release build, a Kafka, and `tidegate bench` on both kinds of log (--quick, --json, --help)
   kube                     the Helm chart on a real Kubernetes control plane: installed, upgraded, refused, rolled back
+  mail-host                both Debian packages on a Debian that is booted with systemd and Postfix: crashes, a reboot (root)
   lint                     format check, clippy, dependencies (cargo-deny) and protocol files (buf)
   deb [--out DIR]          a release build, and Debian packages of both programs (in the target folder, or DIR)
-  setup [--for PURPOSE]    installs what is missing for: demo, test (default), bench, kafka, postfix, lint, deb, kube
+  setup [--for PURPOSE]    installs what is missing for: demo, test (default), bench, kafka, postfix, lint, deb, kube,
+                           mail-host
 
   kafka up [--port N]      an Apache Kafka on 127.0.0.1 (port 9092), its data in the target folder
   kafka down               stops it; its data stays
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Some("deb") => deb(arguments, &progress),
         Some("setup") => set_up(arguments, &progress),
         Some("kube") => arguments.finish().and_then(|()| pipeline::kube(&progress)),
+        Some("mail-host") => arguments.finish().and_then(|()| pipeline::mail_host(&progress)),
         Some("kafka") => developer::kafka(arguments, &progress),
         Some("postfix") => developer::postfix(arguments, &progress),
         Some("sink") => developer::sink(arguments),

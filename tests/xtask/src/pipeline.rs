@@ -159,6 +159,17 @@ pub fn spark(progress: &Progress) -> Result<ExitCode> {
     Ok(failure(&mut long_test("spark"))?.unwrap_or(ExitCode::SUCCESS))
 }
 
+/// Installs both Debian packages on a booted Debian, and uses them.
+pub fn mail_host(progress: &Progress) -> Result<ExitCode> {
+    setup::install_missing(Purpose::MailHost, progress)?;
+    progress.step("building (some minutes the first time)");
+    if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
+        return Ok(failed);
+    }
+    progress.step("booting a Debian with systemd and Postfix");
+    Ok(failure(&mut long_test("mail_host"))?.unwrap_or(ExitCode::SUCCESS))
+}
+
 /// Builds everything that tests run.
 pub fn build_for_tests(progress: &Progress) -> Result<()> {
     setup::install_missing(Purpose::Test, progress)?;

@@ -31,11 +31,13 @@ pub enum Purpose {
     Deb,
     /// The chart on a Kubernetes control plane.
     Kube,
+    /// The packages on a booted Debian.
+    MailHost,
 }
 
 impl Purpose {
     /// Purposes by the names that `--for` takes.
-    pub const NAMES: [(&'static str, Self); 8] = [
+    pub const NAMES: [(&'static str, Self); 9] = [
         ("demo", Self::Demo),
         ("test", Self::Test),
         ("bench", Self::Bench),
@@ -44,6 +46,7 @@ impl Purpose {
         ("lint", Self::Lint),
         ("deb", Self::Deb),
         ("kube", Self::Kube),
+        ("mail-host", Self::MailHost),
     ];
 }
 
@@ -122,6 +125,10 @@ const LINT: [Need; 2] =
 /// Go for the control plane and Helm, and OpenSSL for the key that signs its service accounts' tokens.
 const KUBE: [Need; 2] = [program("go", "golang-go"), program("openssl", "openssl")];
 
+/// A Debian, and how it is booted.
+const MAIL_HOST: [Need; 3] =
+    [program("debootstrap", "debootstrap"), program("systemd-nspawn", "systemd-container"), SHLIBDEPS];
+
 fn needs(purpose: Purpose) -> Vec<Need> {
     match purpose {
         Purpose::Demo => BUILD.to_vec(),
@@ -132,6 +139,7 @@ fn needs(purpose: Purpose) -> Vec<Need> {
         Purpose::Lint => [&BUILD[..], &LINT].concat(),
         Purpose::Deb => [&BUILD[..], &[SHLIBDEPS]].concat(),
         Purpose::Kube => [&BUILD[..], &LINT, &KUBE].concat(),
+        Purpose::MailHost => [&BUILD[..], &MAIL_HOST].concat(),
     }
 }
 

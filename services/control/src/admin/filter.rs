@@ -1,6 +1,7 @@
 //! Which accounts a list or a watch is about.
 
 use crate::accounts::Among;
+use memchr::memmem::Finder;
 use std::collections::BTreeSet;
 use tidegate_access::Scope;
 use tidegate_domain::{AccountForm, AccountState, Cause, Status as AccountStatus};
@@ -13,12 +14,13 @@ const MAX_ENTRIES: usize = 1_000;
 const MAX_TEXT_OCTETS: usize = 320;
 
 /// A checked filter. All that is set must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     statuses: Vec<v1::AccountStatus>,
     /// Each named once; none: all, also accounts without a domain.
     domains: Option<Vec<String>>,
-    contains: String,
+    /// Prepared once, as a million names may have to be looked at.
+    contains: Option<Finder<'static>>,
     rule: String,
     exempted: bool,
 }
@@ -61,12 +63,14 @@ impl Filter {
             Some(allowed) if named.is_empty() => Some(allowed.iter().cloned().collect()),
             Some(_) => Some(named.into_iter().filter(|domain| scope.has_domain(domain)).collect()),
         };
+        let contains = (!contains.is_empty()).then(|| Finder::new(&contains).into_owned());
         Ok(Self { statuses, domains, contains, rule: filter.rule, exempted: filter.exempted })
     }
 
     /// Whether all accounts that it goes among match, so that they need not be looked at to be counted.
     pub fn is_plain(&self) -> bool {
-        *self == Self { domains: self.domains.clone(), ..Self::default() }
+        let Self { statuses, domains: _, contains, rule, exempted } = self;
+        statuses.is_empty() && contains.is_none() && rule.is_empty() && !exempted
     }
 
     /// Among which accounts those that match are.
@@ -93,7 +97,7 @@ impl Filter {
             && (self.rule.is_empty() || rule_of(state) == Some(self.rule.as_str()))
             && (!self.exempted || state.exemptions.iter().any(|one| one.until_ms.is_none_or(|until| now_ms < until)))
             && (self.domains.is_none() || state.account.domain().is_some_and(|domain| self.names(domain)))
-            && (self.contains.is_empty() || state.account.as_str().contains(&self.contains))
+            && self.contains.as_ref().is_none_or(|text| text.find(state.account.as_str().as_bytes()).is_some())
     }
 
     fn names(&self, domain: &str) -> bool {

@@ -3,6 +3,7 @@
 use super::catalog::{CATALOG, Catalog, Refreshed, SCHEMA};
 use super::error::QueryError;
 use super::functions;
+use super::memory::QueryMemory;
 use super::placeholders::numbered;
 use super::plain::plain_schema;
 use super::running::{Rows, Started};
@@ -15,7 +16,6 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
@@ -208,7 +208,7 @@ impl Engine {
             .with_max_temp_directory_size(self.bounds.spill_bytes);
         let memory = usize::try_from(self.bounds.memory_bytes).unwrap_or(usize::MAX);
         let runtime = RuntimeEnvBuilder::from_runtime_env(&self.base)
-            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+            .with_memory_pool(Arc::new(QueryMemory::new(memory)))
             .with_disk_manager_builder(disk)
             .build_arc()?;
         let mut config = SessionConfig::new()
@@ -219,6 +219,8 @@ impl Engine {
         let options = config.options_mut();
         options.execution.parquet.pushdown_filters = true;
         options.execution.parquet.reorder_filters = true;
+        // Where half of the rows are groups of their own, grouping them twice costs more than it saves.
+        options.execution.skip_partial_aggregation_probe_ratio_threshold = 0.5;
         options.sql_parser.collect_spans = true;
         let files = SessionContext::new_with_config_rt(SessionConfig::new(), Arc::clone(&runtime));
         let state = SessionStateBuilder::new()

@@ -198,15 +198,17 @@ async fn ask(lake: Lake, config: HistoryConfig, directory: &Path, rows: u64) -> 
 
 async fn seconds_to_queryable(bus: &dyn Bus, analyst: &HistoryClient) -> anyhow::Result<Figure> {
     let mut traffic = Traffic::new(10, Tail::Flat)?;
+    // A node of its own: tables that are used again have the events of the time before.
+    let node = format!("fresh{}", now_ms());
     let (watch, mut seconds) = (Stopwatch::start(), Vec::new());
     for number in 0..SENT {
-        let event = traffic.event("fresh", now_ms());
+        let event = traffic.event(&node, now_ms());
         let value = event_to_proto(&event).encode_to_vec();
         let key = Bytes::copy_from_slice(event.account.as_str().as_bytes());
         let began = Instant::now();
         bus.append(Topic::Events, vec![Message::new(key, Some(value.into()))]).await?;
         let sql = format!(
-            "SELECT count(*) FROM events WHERE node = 'fresh' AND date > DATE '2026-10-30' HAVING count(*) > {number}"
+            "SELECT count(*) FROM events WHERE node = '{node}' AND date > DATE '2026-10-30' HAVING count(*) > {number}"
         );
         while analyst.ask(&sql).await?.iter().all(|batch| batch.num_rows() == 0) {
             anyhow::ensure!(began.elapsed() < PATIENCE, "an event cannot be queried");
