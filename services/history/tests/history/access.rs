@@ -2,8 +2,10 @@
 
 use crate::lab::{DAY_MS, Lab, ask, lines, quick, submission, wait_for};
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
-use tidegate_access::{Access, AccessConfig, NewToken, Role, TokenFile};
+use tidegate_access::{Access, AccessConfig, FailureBounds, NewEnrolment, NewToken, Role, TokenFile};
 use tidegate_bus::Topic;
 
 /// A service with tokens, and one token of each kind.
@@ -12,6 +14,8 @@ pub struct Secured {
     pub all: String,
     limited: String,
     viewer: String,
+    /// All kinds of credentials by name; none: there is nothing to show.
+    pub credentials: Vec<(&'static str, Option<String>)>,
     _folder: TempDir,
 }
 
@@ -19,21 +23,55 @@ pub async fn secured() -> Secured {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tokens.toml");
     fs::write(&path, "").unwrap();
-    let make = |name: &str, role, domains| {
+    let make = |name: &'static str, role, domain: Option<&str>| {
+        let domains = domain.map(|domain| vec![domain.to_owned()]);
         let new = NewToken { name: name.to_owned(), role, domains, lifetime: None };
         TokenFile::create(&path, new, DAY_MS).unwrap().0.reveal()
     };
     let all = make("ann", Role::Analyst, None);
-    let limited = make("dora", Role::Analyst, Some(vec!["example.org".to_owned()]));
+    let limited = make("dora", Role::Analyst, Some("example.org"));
     let viewer = make("vic", Role::Viewer, None);
-    let access = Access::open(&AccessConfig { tokens: Some(path), ..AccessConfig::default() }).unwrap();
+    let roles = [
+        ("viewer", Role::Viewer, None),
+        ("operator", Role::Operator, None),
+        ("analyst", Role::Analyst, None),
+        ("admin", Role::Admin, None),
+        ("analyst of another domain", Role::Analyst, Some("example.com")),
+        ("admin of another domain", Role::Admin, Some("example.com")),
+    ];
+    let mut credentials = useless(&path);
+    credentials.extend(roles.map(|(name, role, domain)| (name, Some(make(name, role, domain)))));
+    // Nobody is to be kept out for what somebody else at this address tried.
+    let failures = FailureBounds { max: 1_000, ..FailureBounds::default() };
+    let access = Access::open(&AccessConfig { tokens: Some(path), failures, ..AccessConfig::default() }).unwrap();
     let lab = Lab::start_with(quick(), access).await;
-    lab.send([submission("jo@example.org", 1, DAY_MS), submission("sam@example.net", 2, DAY_MS)]).await;
+    lab.send([submission("kim@example.org", 1, DAY_MS), submission("sam@example.net", 2, DAY_MS)]).await;
     lab.append(Topic::Events, "x", b"\xff".to_vec()).await;
-    let secured = Secured { lab, all, limited, viewer, _folder: folder };
+    let secured = Secured { lab, all, limited, viewer, credentials, _folder: folder };
     let counted = "SELECT count(*) AS n, (SELECT count(*) FROM rejected) AS r FROM events";
     wait_for(secured.lab.channel.clone(), Some(&secured.all), counted, &["2|1"]).await;
     secured
+}
+
+/// Credentials with which nobody may do anything here.
+fn useless(path: &Path) -> Vec<(&'static str, Option<String>)> {
+    let lifetime = Duration::from_hours(1);
+    let token = |name: &str, now_ms| {
+        let new = NewToken { name: name.to_owned(), role: Role::Admin, domains: None, lifetime: Some(lifetime) };
+        TokenFile::create(path, new, now_ms).unwrap()
+    };
+    let now_ms = tidegate_gate::now_ms();
+    let (expired, _) = token("expired", now_ms - 7_200_000);
+    let (revoked, of_revoked) = token("revoked", now_ms);
+    TokenFile::revoke(path, &of_revoked.id, now_ms).unwrap();
+    let new = NewEnrolment { site: "ams".into(), node: "mx1".into(), lifetime };
+    let (enrolment, _) = TokenFile::create_enrolment(path, new, now_ms).unwrap();
+    let revoked = revoked.reveal();
+    let wrong = format!("{}x", &revoked[..revoked.len() - 1]);
+    let shown =
+        [("wrong", wrong), ("expired", expired.reveal()), ("revoked", revoked), ("enrolment", enrolment.reveal())];
+    let shown = shown.map(|(name, token)| (name, Some(token)));
+    [("none", None)].into_iter().chain(shown).collect()
 }
 
 impl Secured {
@@ -60,10 +98,10 @@ async fn without_a_token_of_an_analyst_nothing_is_told() {
 async fn who_is_limited_to_a_domain_sees_nothing_of_others() {
     let secured = secured().await;
     let asks = |sql: &'static str| secured.ask(&secured.limited, sql);
-    assert_eq!(asks("SELECT account FROM events").await.unwrap(), ["jo@example.org"]);
+    assert_eq!(asks("SELECT account FROM events").await.unwrap(), ["kim@example.org"]);
     assert_eq!(asks("SELECT count(*) FROM events").await.unwrap(), ["1"]);
-    assert_eq!(asks("SELECT account FROM top_senders").await.unwrap(), ["jo@example.org"]);
-    assert_eq!(asks("SELECT account FROM account_timeline").await.unwrap(), ["jo@example.org"]);
+    assert_eq!(asks("SELECT account FROM top_senders").await.unwrap(), ["kim@example.org"]);
+    assert_eq!(asks("SELECT account FROM account_timeline").await.unwrap(), ["kim@example.org"]);
     assert_eq!(asks("SELECT count(*) FROM events WHERE domain = 'example.net'").await.unwrap(), ["0"]);
     assert_eq!(asks("SELECT count(*) FROM audit").await.unwrap(), ["0"]);
     let error = asks("SELECT * FROM rejected").await.unwrap_err();

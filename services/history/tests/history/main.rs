@@ -9,4 +9,5 @@ mod faulty;
 mod keeping;
 mod lab;
 mod queries;
+mod rights;
 mod tables;
