@@ -36,7 +36,6 @@ impl Site {
         make(&["server", "--authority", "ca", "--out", "control", "--name", "localhost", "--name", "127.0.0.1"]);
         make(&["user", "--authority", "ca", "--out", "jo", "--trust-domain", "example.org", "--name", "jo"]);
         fs::write(path("people.toml"), "[[person]]\nname = \"jo\"\nrole = \"admin\"\n").unwrap();
-        fs::write(path("tokens.toml"), "").unwrap();
         let (control, ops) = (loopback(), loopback());
         let text = format!(
             "[log]\nkind = \"embedded\"\ndirectory = {:?}\n\n[control]\nlisten = \"{control}\"\n\n\

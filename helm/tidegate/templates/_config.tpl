@@ -13,7 +13,9 @@ Takes a dict: "root", "component" (stream, control, notifier, history, topics), 
 {{- $_ := set $config "stream" (fromJson (include "tidegate.config.stream" .)) -}}
 {{- else if eq .component "control" -}}
 {{- $_ := set $config "control" (fromJson (include "tidegate.config.control" .)) -}}
-{{- $_ := set $config "access" (fromJson (include "tidegate.config.access" .root)) -}}
+{{- $access := fromJson (include "tidegate.config.access" .root) -}}
+{{- if $values.access.enrolment.enabled }}{{ $_ := set $access "enrolment" (fromJson (include "tidegate.config.enrolment" .root)) }}{{ end -}}
+{{- $_ := set $config "access" $access -}}
 {{- if .settings.console.enabled -}}
 {{- $_ := set $config "console" (fromJson (include "tidegate.config.console" .)) -}}
 {{- end -}}
@@ -143,9 +145,19 @@ Takes a dict: "root", "component" (stream, control, notifier, history, topics), 
 {{- $access := dict "trust_domain" .Values.tls.trustDomain "people" "/etc/tidegate/access/people.toml" -}}
 {{- if .Values.access.tokensSecret.name -}}
 {{- $_ := set $access "tokens" "/etc/tidegate/tokens/tokens.toml" -}}
+{{- else if .Values.access.tokensVolume.enabled -}}
+{{- $_ := set $access "tokens" "/var/lib/tidegate/tokens/tokens.toml" -}}
 {{- end -}}
 {{- with .Values.access.jwt }}{{ $_ := set $access "jwt" . }}{{ end -}}
 {{- toJson $access -}}
+{{- end -}}
+
+{{/* Control signs certificates, history does not. */}}
+{{- define "tidegate.config.enrolment" -}}
+{{- toJson (dict
+      "certificate" "/etc/tidegate/edge-authority/tls.crt"
+      "key" "/etc/tidegate/edge-authority/tls.key"
+      "lifetime_days" .Values.access.enrolment.lifetimeDays) -}}
 {{- end -}}
 
 {{- define "tidegate.config.notify" -}}

@@ -30,15 +30,31 @@
 {{- $volumes = append $volumes (dict "name" "tokens" "secret" (dict "secretName" .name "items" $items "defaultMode" 0440)) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.access.tokensVolume -}}
+{{- if .enabled -}}
+{{- $claim := default (printf "%s-tokens" (include "tidegate.fullname" $)) .existingClaim -}}
+{{- $volumes = append $volumes (dict "name" "tokens" "persistentVolumeClaim" (dict "claimName" $claim)) -}}
+{{- end -}}
+{{- end -}}
 {{- toJson $volumes -}}
 {{- end -}}
 
+{{/* Takes a dict: "root", "component". Who enrols changes the file of tokens. */}}
 {{- define "tidegate.accessMounts" -}}
+{{- $access := .root.Values.access -}}
 {{- $mounts := list (dict "name" "access" "mountPath" "/etc/tidegate/access" "readOnly" true) -}}
-{{- if .Values.access.tokensSecret.name -}}
+{{- if $access.tokensSecret.name -}}
 {{- $mounts = append $mounts (dict "name" "tokens" "mountPath" "/etc/tidegate/tokens" "readOnly" true) -}}
+{{- else if $access.tokensVolume.enabled -}}
+{{- $mounts = append $mounts (dict "name" "tokens" "mountPath" "/var/lib/tidegate/tokens" "readOnly" (ne .component "control")) -}}
 {{- end -}}
 {{- toJson $mounts -}}
+{{- end -}}
+
+{{/* The authority that signs the certificates of mail hosts that enrol. */}}
+{{- define "tidegate.edgeAuthorityVolume" -}}
+{{- $name := default (printf "%s-authority" (include "tidegate.fullname" .)) .Values.access.enrolment.authoritySecret -}}
+{{- toJson (dict "name" "edge-authority" "secret" (dict "secretName" $name "defaultMode" 0440)) -}}
 {{- end -}}
 
 {{/* How pods are replaced: a volume that only one node can have is let go before the next pod takes it. */}}

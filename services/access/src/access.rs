@@ -68,6 +68,10 @@ impl Access {
         let metrics = Metrics::default();
         let mut files = Vec::new();
         let jwks = config.jwt.as_ref().and_then(|jwt| jwt.jwks_file.as_deref());
+        if let (Some(_), Some(path)) = (&config.enrolment, &config.tokens) {
+            // It is changed when a host enrols: that it cannot be should not come out then.
+            TokenFile::make_sure(path)?;
+        }
         let people = watch(Kind::People, config.people.as_deref(), People::parse, &mut files)?;
         let tokens = watch(Kind::Tokens, config.tokens.as_deref(), TokenFile::parse, &mut files)?;
         let parse = |text: &str| KeySet::parse(text).map_err(|problem| vec![problem]);

@@ -58,7 +58,10 @@ impl Validate for AccessConfig {
             problems.add(path, "people", "is not set, nor tokens, nor jwt: nobody could prove who they are");
         }
         check_file(path, "people", self.people.as_deref(), |text| People::parse(text).map(drop), problems);
-        check_file(path, "tokens", self.tokens.as_deref(), |text| TokenFile::parse(text).map(drop), problems);
+        // One that hosts enrol with is made when it is not there.
+        let is_made = |file: &&Path| self.enrolment.is_some() && !file.exists();
+        let tokens = self.tokens.as_deref().filter(|file| !is_made(file));
+        check_file(path, "tokens", tokens, |text| TokenFile::parse(text).map(drop), problems);
         if let Some(jwt) = &self.jwt {
             jwt.validate(&key(path, "jwt"), problems);
         }
@@ -124,6 +127,16 @@ mod tests {
         assert!(text.contains("access.trust_domain: is \"Not One/\""), "{text}");
         assert!(text.contains("access.people: ") && text.contains("people.toml: person 1"), "{text}");
         assert!(text.contains("access.tokens: cannot read "), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_hosts_enrol_with_need_not_be_there() {
+        let folder = TempDir::new().unwrap();
+        let enrolment = EnrolmentConfig { certificate: "none".into(), key: "none".into(), lifetime_days: 90 };
+        let tokens = Some(folder.path().join("tokens.toml"));
+        let config = AccessConfig { tokens, enrolment: Some(enrolment), ..AccessConfig::default() };
+        assert!(!problems(&config).contains("access.tokens"), "{}", problems(&config));
+        assert!(problems(&AccessConfig { enrolment: None, ..config }).contains("access.tokens: cannot read "));
     }
 
     #[test]

@@ -156,22 +156,23 @@ impl Accounts {
     }
 
     /// Shows `visit` at most `limit` accounts after `after`, until it answers `false`. Gives the last one seen; none
-    /// when the end was reached.
+    /// when the end was reached. The name is at hand; the state is somewhere else in memory, so who looks at many had
+    /// better decide by the name first.
     pub fn scan(
         &self,
         among: Among,
         order: Order,
         after: Option<&Cursor>,
         limit: usize,
-        mut visit: impl FnMut(&Arc<AccountState>) -> bool,
+        mut visit: impl FnMut(&Account, &Arc<AccountState>) -> bool,
     ) -> Option<Cursor> {
         let ordered = self.ordered(among);
         let mut last = None;
         let mut seen = 0;
-        let mut see = |state| {
+        let mut see = |account, state| {
             seen += 1;
             last = Some(state);
-            visit(state) && seen < limit
+            visit(account, state) && seen < limit
         };
         let stopped = match order {
             Order::Name => {
@@ -180,7 +181,7 @@ impl Accounts {
                     None => Bound::Unbounded,
                 };
                 let ranges = ordered.iter().map(|one| one.by_name.range::<Account, _>((from, Bound::Unbounded)));
-                merged(ranges.collect()).any(|state| !see(state))
+                merged(ranges.collect()).any(|(account, state)| !see(account, state))
             }
             Order::Changed => {
                 let key = match after {
@@ -189,7 +190,7 @@ impl Accounts {
                 };
                 let from = key.map_or(Bound::Unbounded, Bound::Excluded);
                 let ranges = ordered.iter().map(|one| one.by_changed.range((from.clone(), Bound::Unbounded)));
-                merged(ranges.collect()).any(|state| !see(state))
+                merged(ranges.collect()).any(|((_, account), state)| !see(account, state))
             }
         };
         last.filter(|_| stopped).map(|state| Cursor::at(state, order))
@@ -219,7 +220,7 @@ impl Accounts {
 /// The states of all ranges in the order of their keys.
 fn merged<K: Ord>(
     mut ranges: Vec<btree_map::Range<'_, K, Arc<AccountState>>>,
-) -> impl Iterator<Item = &Arc<AccountState>> {
+) -> impl Iterator<Item = (&K, &Arc<AccountState>)> {
     let mut heads: BinaryHeap<_> = BinaryHeap::with_capacity(ranges.len());
     for (index, range) in ranges.iter_mut().enumerate() {
         heads.extend(range.next().map(|(key, state)| Head { key: Reverse(key), index, state }));
@@ -228,7 +229,7 @@ fn merged<K: Ord>(
         let head = heads.pop()?;
         let next = ranges[head.index].next();
         heads.extend(next.map(|(key, state)| Head { key: Reverse(key), index: head.index, state }));
-        Some(head.state)
+        Some((head.key.0, head.state))
     })
 }
 
@@ -328,7 +329,7 @@ mod tests {
         let mut names = Vec::new();
         let mut cursor = None;
         loop {
-            cursor = accounts.scan(among, order, cursor.as_ref(), page, |state| {
+            cursor = accounts.scan(among, order, cursor.as_ref(), page, |_, state| {
                 names.push(state.account.as_str().to_owned());
                 true
             });

@@ -153,12 +153,12 @@ impl View {
         among: Among<'_>,
         order: Order,
         after: Option<Cursor>,
-        mut visit: impl FnMut(&Arc<AccountState>) -> bool,
+        mut visit: impl FnMut(&Account, &Arc<AccountState>) -> bool,
     ) {
         let (mut cursor, mut goes_on) = (after, true);
         loop {
-            cursor = self.accounts.read().scan(among, order, cursor.as_ref(), SCAN_CHUNK, |state| {
-                goes_on = visit(state);
+            cursor = self.accounts.read().scan(among, order, cursor.as_ref(), SCAN_CHUNK, |account, state| {
+                goes_on = visit(account, state);
                 goes_on
             });
             if cursor.is_none() || !goes_on {

@@ -1,6 +1,7 @@
 //! The configuration that the chart renders is taken by the programs that get it, with every file where it says.
 
 use crate::{case, cases};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use tidegate_tests::chart::{self, Rendered};
@@ -9,6 +10,7 @@ use tidegate_tests::installation::TIMEOUT;
 use tidegate_tests::manifests::{self, Pod, containers, text};
 use tidegate_tests::pod_files::{PodFiles, Secret};
 use tidegate_tests::programs;
+use tidegate_tests::secured::certificate;
 
 const RULES: &str = include_str!("../../../services/detect/defaults/rules.toml");
 const AUTHORITY: &str = include_str!("../../../services/control/tests/data/ca.pem");
@@ -16,8 +18,16 @@ const CERTIFICATE: &str = include_str!("../../../services/control/tests/data/ser
 const KEY: &str = include_str!("../../../services/control/tests/data/server.key");
 const STATISTICS: &str = include_str!("../../../services/detect/defaults/statistics.sql");
 
-/// Whatever somebody could have in a Secret, or in a ConfigMap of their own.
-fn any_secret() -> Secret {
+/// Whatever somebody could have in a Secret, or in a ConfigMap of their own; `authority` is one that signs.
+fn any_secret(name: &str, authority: &Path) -> Secret {
+    if name.ends_with("-authority") {
+        return ["crt", "key"]
+            .map(|kind| {
+                let file = authority.join(format!("ca.{}", if kind == "crt" { "pem" } else { kind }));
+                (format!("tls.{kind}"), fs::read_to_string(file).unwrap())
+            })
+            .into();
+    }
     let keys = [
         ("ca.crt", AUTHORITY),
         ("ca.pem", AUTHORITY),
@@ -37,9 +47,15 @@ fn any_secret() -> Secret {
 }
 
 /// Lets the program that a pod runs look at its configuration.
-fn check(rendered: &Rendered, pod: &Pod<'_>, container: &str, root: &Path) {
-    let files = PodFiles::write(rendered, pod, container, root, &|_| Some(any_secret()), &str::to_owned);
+fn check(rendered: &Rendered, pod: &Pod<'_>, container: &str, root: &Path, authority: &Path) {
+    let secret = |name: &str| Some(any_secret(name, authority));
+    let files = PodFiles::write(rendered, pod, container, root, &secret, &str::to_owned);
     let files = files.unwrap_or_else(|error| panic!("{}: {}: {error:#}", rendered.name, manifests::name(pod.owner)));
+    // Control makes the file of tokens on its volume; the others read it.
+    let tokens = files.path("/var/lib/tidegate/tokens");
+    if tokens.exists() && container != "control" {
+        fs::write(tokens.join("tokens.toml"), "").unwrap();
+    }
     let mut arguments = files.arguments().to_vec();
     let program = if container == "edge" { programs::tidegate_edge() } else { programs::tidegate() };
     // What looks at topics has no check of its own; it reads the same file.
@@ -55,6 +71,8 @@ fn check(rendered: &Rendered, pod: &Pod<'_>, container: &str, root: &Path) {
 #[test]
 fn the_programs_take_what_is_rendered() {
     let mut checked = 0;
+    let authority = tempfile::tempdir().unwrap();
+    certificate(authority.path(), &["authority", "--out", "ca"]).unwrap();
     // With other rules and statistics, and with the shipped ones.
     let traced = ["traces.endpoint=http://otel-collector.observability.svc:4317", "traces.sampleRatio=1"];
     let others = ["rules.mode=observe", "accounts.defaultRealm=example.org"];
@@ -66,7 +84,7 @@ fn the_programs_take_what_is_rendered() {
             let ours = ["stream", "control", "notifier", "history", "edge", "topics"];
             let names = containers(pod.template).map(|container| text(container, "/name"));
             for container in names.filter(|name| ours.contains(name)) {
-                check(&rendered, pod, container, &dir.path().join(format!("pod-{index}")));
+                check(&rendered, pod, container, &dir.path().join(format!("pod-{index}")), authority.path());
                 checked += 1;
             }
         }

@@ -4,7 +4,7 @@ use crate::accounts::Among;
 use memchr::memmem::Finder;
 use std::collections::BTreeSet;
 use tidegate_access::Scope;
-use tidegate_domain::{AccountForm, AccountState, Cause, Status as AccountStatus};
+use tidegate_domain::{Account, AccountForm, AccountState, Cause, Status as AccountStatus};
 use tidegate_proto::v1;
 use tonic::Status;
 
@@ -97,7 +97,12 @@ impl Filter {
             && (self.rule.is_empty() || rule_of(state) == Some(self.rule.as_str()))
             && (!self.exempted || state.exemptions.iter().any(|one| one.until_ms.is_none_or(|until| now_ms < until)))
             && (self.domains.is_none() || state.account.domain().is_some_and(|domain| self.names(domain)))
-            && self.contains.as_ref().is_none_or(|text| text.find(state.account.as_str().as_bytes()).is_some())
+            && self.has_name(&state.account)
+    }
+
+    /// Whether an account of this name can match at all.
+    pub fn has_name(&self, account: &Account) -> bool {
+        self.contains.as_ref().is_none_or(|text| text.find(account.as_str().as_bytes()).is_some())
     }
 
     fn names(&self, domain: &str) -> bool {
@@ -121,7 +126,7 @@ fn invalid(field: &str, has: &str, allowed: &str) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_domain::{Account, Exemption, Lock, QueuedMail, RuleRef};
+    use tidegate_domain::{Exemption, Lock, QueuedMail, RuleRef};
 
     fn locked(name: &str) -> AccountState {
         let lock = Lock {

@@ -20,7 +20,7 @@ impl AdminApi {
         let now_ms = now_ms();
         let within = Filter::new(None, &self.form, &call.scope)?;
         let mut answer = v1::GetOverviewResponse::default();
-        let refused = self.view.visit(Among::Refused, Order::Name, None, |state| {
+        let refused = self.view.visit(Among::Refused, Order::Name, None, |_, state| {
             if within.matches(state, now_ms) {
                 match state.status {
                     AccountStatus::Locked(_) => answer.locked += 1,
@@ -31,7 +31,7 @@ impl AdminApi {
             true
         });
         refused.await;
-        let on_probation = self.view.visit(Among::OnProbation, Order::Name, None, |state| {
+        let on_probation = self.view.visit(Among::OnProbation, Order::Name, None, |_, state| {
             let is_on = state.probation_until_ms.is_some_and(|until_ms| now_ms < until_ms);
             answer.on_probation += u64::from(is_on && within.matches(state, now_ms));
             true

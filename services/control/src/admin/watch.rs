@@ -100,7 +100,7 @@ impl AdminApi {
         loop {
             let mut found = Vec::new();
             cursor =
-                self.view.accounts.read().scan(filter.among(), Order::Name, cursor.as_ref(), SCAN_CHUNK, |state| {
+                self.view.accounts.read().scan(filter.among(), Order::Name, cursor.as_ref(), SCAN_CHUNK, |_, state| {
                     if filter.matches(state, now_ms) {
                         found.push(Arc::clone(state));
                     }
