@@ -11,6 +11,7 @@ pub mod chart;
 pub mod collector;
 pub mod command;
 pub mod correspondence;
+pub mod debian;
 pub mod faults;
 pub mod hijack;
 pub mod hostile;

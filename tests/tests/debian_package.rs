@@ -13,13 +13,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use tempfile::TempDir;
 use tidegate_tests::command::{self, Ended};
+use tidegate_tests::debian::{copy_root, debian};
 use tidegate_tests::installation::{Log, Server, TIMEOUT};
 use tidegate_tests::mail::BURST_RULES;
 use tidegate_tests::process::{Launch, Process};
 use tidegate_tests::programs;
 use xtask::deb::{self, Compression};
 use xtask::leash::Leash;
-use xtask::parts::part;
 use xtask::paths::{find_program, workspace_root};
 use xtask::ports::free_port;
 use xtask::sink::Sink;
@@ -58,13 +58,7 @@ fn clean_root() -> Result<PathBuf, String> {
     if *failed {
         return Err("it failed before".to_owned());
     }
-    let made = part("debian-12-postfix", |folder| {
-        let mut debootstrap = Command::new("debootstrap");
-        debootstrap.args(["--variant=minbase", "--include=libssl3,postfix,zlib1g", "bookworm"]).arg(folder);
-        let output = debootstrap.output().map_err(|error| xtask::error::Error::new(error.to_string()))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() { Ok(()) } else { Err(xtask::error::Error::new(said)) }
-    });
+    let made = debian("debian-12-postfix", "libssl3,postfix,zlib1g");
     *failed = made.is_err();
     made.map_err(|error| error.to_string())
 }
@@ -83,9 +77,7 @@ impl Host {
         // Postfix's own user has to pass.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = dir.path().join("root");
-        let mut copy = Command::new("cp");
-        copy.arg("-a").arg(clean_root().unwrap()).arg(&root);
-        command::run(copy, TIMEOUT).unwrap().succeeded().unwrap();
+        copy_root(&clean_root().unwrap(), &root).unwrap();
         let package = package(dir.path());
         fs::copy(&package, root.join("tmp/tidegate-edge.deb")).unwrap();
         Self { root, leash: None, dir }

@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_tests::command::{self, Ended};
+use tidegate_tests::debian::{copy_root, debian};
 use tidegate_tests::programs;
 use xtask::deb::{self, Compression};
 use xtask::leash::Leash;
-use xtask::parts::part;
 use xtask::wait::wait_until;
 
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -33,19 +33,10 @@ struct Host {
 
 impl Host {
     fn boot() -> Self {
-        let base = part("debian-12-systemd", |folder| {
-            let mut debootstrap = Command::new("debootstrap");
-            let packages = "--include=dbus,libssl3,postfix,swaks,systemd,systemd-sysv,zlib1g";
-            debootstrap.args(["--variant=minbase", packages, "bookworm"]).arg(folder);
-            let output = debootstrap.output().map_err(|error| xtask::error::Error::new(error.to_string()))?;
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            if output.status.success() { Ok(()) } else { Err(xtask::error::Error::new(said)) }
-        });
+        let base = debian("debian-12-systemd", "dbus,libssl3,postfix,swaks,systemd,systemd-sysv,zlib1g").unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let mut copy = Command::new("cp");
-        copy.arg("-a").arg(base.unwrap()).arg(&root);
-        command::run(copy, TIMEOUT).unwrap().succeeded().unwrap();
+        copy_root(&base, &root).unwrap();
         for (package, program) in [(&deb::SERVER, programs::tidegate()), (&deb::EDGE, programs::tidegate_edge())] {
             let file = deb::build(package, &program.unwrap(), dir.path(), Compression::None).unwrap();
             fs::copy(&file, root.join(format!("opt/{}.deb", package.name))).unwrap();
