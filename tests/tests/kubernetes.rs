@@ -20,7 +20,10 @@ const RELEASE: &str = chart::RELEASE;
 /// What the values name and the release does not have.
 const SURROUNDINGS: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mail", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
-  {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "mail"}, "value": 1000}
+  {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "mail"}, "value": 1000},
+  {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "shared"}, "spec": {
+    "storageClassName": "shared", "accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"},
+    "persistentVolumeReclaimPolicy": "Retain", "nfs": {"server": "nfs.example.org", "path": "/tidegate"}}}
 ]}"#;
 
 struct Installation {
@@ -200,6 +203,10 @@ fn it_is_installed_upgraded_refused_and_rolled_back() {
     let left: Vec<&str> = left.lines().collect();
     assert_eq!(
         left,
-        ["persistentvolumeclaim/state-t-tidegate-edge-0", "persistentvolumeclaim/state-t-tidegate-edge-1"]
+        [
+            "persistentvolumeclaim/state-t-tidegate-edge-0",
+            "persistentvolumeclaim/state-t-tidegate-edge-1",
+            "persistentvolumeclaim/t-tidegate-tokens"
+        ]
     );
 }
