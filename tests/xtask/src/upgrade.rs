@@ -29,18 +29,21 @@ fn programs_of(revision: &str, progress: &Progress) -> Result<PathBuf> {
     if PROGRAMS.iter().all(|name| programs.join(name).is_file()) {
         return Ok(programs);
     }
-    progress.step(&format!("building {revision} ({}; some minutes)", &commit[..12]));
+    progress.step(&format!("building {revision} ({}; a quarter of an hour)", &commit[..12]));
     unpack(&commit, &sources)?;
-    // In the same target folder: most of what both depend on is built already.
-    let mut build = cargo(&["build", "-p", PROGRAMS[0], "-p", PROGRAMS[1]]);
-    if failure(build.current_dir(&sources))?.is_some() {
+    // In a target folder of its own: Cargo takes a package for the same one wherever its workspace is, and would
+    // take the older one's build for this one's afterwards.
+    let target = home.join("target");
+    let mut build = cargo(&["build", "-p", PROGRAMS[0], "-p", PROGRAMS[1], "--target-dir"]);
+    if failure(build.arg(&target).current_dir(&sources))?.is_some() {
         return Err(Error::new(format!("{revision} cannot be built; see above")));
     }
     fs::create_dir_all(&programs).context(|| format!("making {}", programs.display()))?;
     for name in PROGRAMS {
-        let (from, to) = (target_dir().join("debug").join(name), programs.join(name));
+        let (from, to) = (target.join("debug").join(name), programs.join(name));
         fs::copy(&from, &to).context(|| format!("copying {}", from.display()))?;
     }
+    fs::remove_dir_all(&target).context(|| format!("removing {}", target.display()))?;
     fs::remove_dir_all(&sources).context(|| format!("removing {}", sources.display()))?;
     Ok(programs)
 }
