@@ -1,7 +1,7 @@
 //! `demo`, `test` and `lint`: install, build, run.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::thread;
 
@@ -229,11 +229,16 @@ fn check_format(progress: &Progress) -> Result<Option<ExitCode>> {
 
 /// cargo, with this program's own target folder, wherever the command was given.
 pub fn cargo(arguments: &[&str]) -> Command {
+    cargo_into(&target_dir(), arguments)
+}
+
+/// The same with this target folder.
+pub fn cargo_into(target: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo_program());
     let (subcommand, rest) = arguments.split_first().unwrap_or((&"help", &[]));
     command.arg(subcommand);
     if *subcommand != "deny" {
-        command.arg("--target-dir").arg(target_dir());
+        command.arg("--target-dir").arg(target);
     }
     command.args(rest).current_dir(workspace_root());
     // `cargo run`, which started this program, said what it is. Some build scripts (ring's) read that of their own

@@ -1,7 +1,7 @@
 //! `cargo xtask upgrade`: programs of an earlier revision and of this one, and the test that rolls from one to the other
 //! and back under traffic.
 
-use crate::pipeline::{build_for_tests, cargo, failure};
+use crate::pipeline::{build_for_tests, cargo, cargo_into, failure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -34,8 +34,8 @@ fn programs_of(revision: &str, progress: &Progress) -> Result<PathBuf> {
     // In a target folder of its own: Cargo takes a package for the same one wherever its workspace is, and would
     // take the older one's build for this one's afterwards.
     let target = home.join("target");
-    let mut build = cargo(&["build", "-p", PROGRAMS[0], "-p", PROGRAMS[1], "--target-dir"]);
-    if failure(build.arg(&target).current_dir(&sources))?.is_some() {
+    let mut build = cargo_into(&target, &["build", "-p", PROGRAMS[0], "-p", PROGRAMS[1]]);
+    if failure(build.current_dir(&sources))?.is_some() {
         return Err(Error::new(format!("{revision} cannot be built; see above")));
     }
     fs::create_dir_all(&programs).context(|| format!("making {}", programs.display()))?;
