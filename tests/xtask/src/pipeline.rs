@@ -151,23 +151,23 @@ pub fn spark(progress: &Progress) -> Result<ExitCode> {
     setup::install_missing(Purpose::Test, progress)?;
     progress.step("fetching Spark and DuckDB, unless they are here (900 MB)");
     tools::python_with_spark()?;
-    progress.step("building (some minutes the first time)");
-    if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
-        return Ok(failed);
-    }
-    progress.step("reading the history's tables with them");
-    Ok(failure(&mut long_test("spark"))?.unwrap_or(ExitCode::SUCCESS))
+    run_with_programs("spark", "reading the history's tables with them", progress)
 }
 
 /// Installs both Debian packages on a booted Debian, and uses them.
 pub fn mail_host(progress: &Progress) -> Result<ExitCode> {
     setup::install_missing(Purpose::MailHost, progress)?;
+    run_with_programs("mail_host", "booting a Debian with systemd and Postfix", progress)
+}
+
+/// Builds the two programs, and runs the long test `name`, which is `doing` something with them.
+fn run_with_programs(name: &str, doing: &str, progress: &Progress) -> Result<ExitCode> {
     progress.step("building (some minutes the first time)");
     if let Some(failed) = failure(&mut cargo(&BUILD_BINARIES))? {
         return Ok(failed);
     }
-    progress.step("booting a Debian with systemd and Postfix");
-    Ok(failure(&mut long_test("mail_host"))?.unwrap_or(ExitCode::SUCCESS))
+    progress.step(doing);
+    Ok(failure(&mut long_test(name))?.unwrap_or(ExitCode::SUCCESS))
 }
 
 /// Builds everything that tests run.

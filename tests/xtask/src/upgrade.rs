@@ -31,8 +31,7 @@ fn programs_of(revision: &str, progress: &Progress) -> Result<PathBuf> {
     }
     progress.step(&format!("building {revision} ({}; a quarter of an hour)", &commit[..12]));
     unpack(&commit, &sources)?;
-    // In a target folder of its own: Cargo takes a package for the same one wherever its workspace is, and would
-    // take the older one's build for this one's afterwards.
+    // In a target folder of its own, so that neither version's build can be taken for the other's.
     let target = home.join("target");
     let mut build = cargo_into(&target, &["build", "-p", PROGRAMS[0], "-p", PROGRAMS[1]]);
     if failure(build.current_dir(&sources))?.is_some() {

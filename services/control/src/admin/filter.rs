@@ -88,6 +88,15 @@ impl Filter {
 
     /// Whether `state` matches at `now_ms`.
     pub fn matches(&self, state: &AccountState, now_ms: i64) -> bool {
+        self.matches_named(&state.account, state, now_ms)
+    }
+
+    /// The same for who has the account's name at hand: where that decides, the state, which is somewhere else in memory,
+    /// is not looked at.
+    pub fn matches_named(&self, account: &Account, state: &AccountState, now_ms: i64) -> bool {
+        if self.contains.as_ref().is_some_and(|text| text.find(account.as_str().as_bytes()).is_none()) {
+            return false;
+        }
         let status = match state.status {
             AccountStatus::Active => v1::AccountStatus::Active,
             AccountStatus::Throttled(_) => v1::AccountStatus::Throttled,
@@ -96,13 +105,7 @@ impl Filter {
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.rule.is_empty() || rule_of(state) == Some(self.rule.as_str()))
             && (!self.exempted || state.exemptions.iter().any(|one| one.until_ms.is_none_or(|until| now_ms < until)))
-            && (self.domains.is_none() || state.account.domain().is_some_and(|domain| self.names(domain)))
-            && self.has_name(&state.account)
-    }
-
-    /// Whether an account of this name can match at all.
-    pub fn has_name(&self, account: &Account) -> bool {
-        self.contains.as_ref().is_none_or(|text| text.find(account.as_str().as_bytes()).is_some())
+            && (self.domains.is_none() || account.domain().is_some_and(|domain| self.names(domain)))
     }
 
     fn names(&self, domain: &str) -> bool {

@@ -61,7 +61,7 @@ impl AdminApi {
         let mut total = 0;
         let from = if all { None } else { after.clone() };
         let visited = self.view.visit(filter.among(), order, from, |account, state| {
-            if filter.has_name(account) && filter.matches(state, now_ms) {
+            if filter.matches_named(account, state, now_ms) {
                 total += 1;
                 if found.len() <= page_size && after.as_ref().is_none_or(|after| after.precedes(state)) {
                     found.push(Arc::clone(state));

@@ -168,8 +168,8 @@ impl AdminApi {
         let mut selected = Vec::new();
         // One more than is allowed is enough to know.
         let most = self.config.max_accounts_at_once.saturating_add(1);
-        let visited = self.view.visit(among, Order::Name, None, |_, state| {
-            if filter.matches(state, now_ms) && is_since(state) {
+        let visited = self.view.visit(among, Order::Name, None, |account, state| {
+            if filter.matches_named(account, state, now_ms) && is_since(state) {
                 selected.push(Arc::clone(state));
             }
             selected.len() < most

@@ -99,13 +99,18 @@ impl AdminApi {
         let mut cursor = None;
         loop {
             let mut found = Vec::new();
-            cursor =
-                self.view.accounts.read().scan(filter.among(), Order::Name, cursor.as_ref(), SCAN_CHUNK, |_, state| {
-                    if filter.matches(state, now_ms) {
+            cursor = self.view.accounts.read().scan(
+                filter.among(),
+                Order::Name,
+                cursor.as_ref(),
+                SCAN_CHUNK,
+                |account, state| {
+                    if filter.matches_named(account, state, now_ms) {
                         found.push(Arc::clone(state));
                     }
                     true
-                });
+                },
+            );
             for found in found {
                 tokio::select! {
                     () = self.shutdown.cancelled() => return Err(Status::unavailable("control is ending; watch anew")),
